@@ -1,0 +1,78 @@
+"""Where sequences come from: the settings of a data set, without its pixels."""
+
+import abc
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from pyro_afslvm.data.datasets import SequenceDataset
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class SequenceSource(abc.ABC):
+    """A place sequences come from; holds settings only, so that it is cheap to make.
+
+    A subclass takes typed keyword-only arguments, from which the command line makes its
+    options.
+
+    Attributes:
+        name: Short name in snake case, as it appears in results.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one frame, (C, H, W)."""
+
+    @abc.abstractmethod
+    def dataset(self, split: Split, *, num_frames: int) -> "SequenceDataset":
+        """Sequences of one split.
+
+        Arguments:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+            num_frames: Length T of each sequence.
+
+        Raises:
+            ValueError: The split is unknown or empty, or its sequences are shorter than
+                ``num_frames``.
+        """
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, object]:
+        """Settings as JSON values, for the protocol; the same on every machine."""
+
+
+def check_request(split: str, num_frames: int) -> None:
+    """Checks what :meth:`SequenceSource.dataset` was asked for.
+
+    Raises:
+        ValueError: The split is unknown or ``num_frames`` is not positive.
+
+    Example:
+        >>> check_request("dev", 13)
+        Traceback (most recent call last):
+        ValueError: unknown split 'dev': expected 'train', 'validation' or 'test'
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: expected 'train', 'validation' or 'test'")
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+
+
+def check_minimum(**bounds: tuple[int, int]) -> None:
+    """Checks that each ``name=(value, smallest)`` is an integer of at least ``smallest``.
+
+    Raises:
+        ValueError: One is not.
+
+    Example:
+        >>> check_minimum(seed=(-1, 0))
+        Traceback (most recent call last):
+        ValueError: seed must be an integer of at least 0, got -1
+    """
+    for name, (value, smallest) in bounds.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+            raise ValueError(f"{name} must be an integer of at least {smallest}, got {value!r}")

@@ -1,0 +1,127 @@
+"""Standalone autoregressive flows across time (1-AF, 2-AF, ...)."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_afslvm.objectives import log_prob_per_step
+from pyro_afslvm.programs import (
+    across_time,
+    check_horizon,
+    register,
+    split,
+    standard_normal,
+)
+from pyro_afslvm.transforms import TemporalTransform, compose
+
+
+class FlowModel(nn.Module):
+    r"""Autoregressive flow over sequences of frames, as a Pyro program.
+
+    .. math:: \log p(x_{1:T}) = \sum_t \log \mathcal{N}(y_t; 0, I) - \sum_t \sum_i \log
+        \sigma_i(x_{<t}), \qquad y_t = \frac{x_t - \mu(x_{<t})}{\sigma(x_{<t})}
+
+    The first ``context_length`` frames of ``x`` are given and not scored.
+
+    Args:
+        flow: a transform across time, or a chain of them.
+        frame_shape: ``(C, H, W)`` or ``(D,)``.
+        context_length: frames that are given; by default as many as the flow cannot score.
+
+    Sites: ``x`` with event ``(T - context_length, *frame_shape)``; ``x_future`` with event
+    ``(horizon, *frame_shape)``.
+
+    Source: Marino et al., Eq. 5-9.
+
+    >>> import torch
+    >>> from pyro_afslvm import MLPConditioner, TemporalAffine
+    >>> model = FlowModel(TemporalAffine(MLPConditioner(2, window=3)), (2,))
+    >>> model.log_prob(torch.randn(5, 13, 2)).shape  # 3 frames given, 10 scored
+    torch.Size([5, 10])
+    """
+
+    guide = None
+
+    def __init__(
+        self,
+        flow: TemporalTransform,
+        frame_shape: tuple[int, ...],
+        *,
+        context_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_flow(flow, frame_shape)
+        self.flow = flow
+        self.frame_shape = tuple(frame_shape)
+        self.context_length = flow.context_length if context_length is None else context_length
+
+    def forward(
+        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
+    ) -> Tensor | None:
+        """p(x), Eq. 5-8, and the frames that follow.
+
+        Args:
+            x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
+            horizon: frames to sample after ``x``.
+            lengths: ``(batch,)`` whole numbers: frames of each sequence that count.
+
+        Returns:
+            the future frames ``(*batch, horizon, *frame_shape)``, ``None`` without horizon.
+
+        Raises:
+            ValueError: as :func:`~pyro_afslvm.programs.split` does; for no ``x`` and no horizon.
+        """
+        register(self)
+        check_horizon(x, horizon)
+        with pyro.plate("sequence", 1 if x is None else x.shape[0], dim=-1):
+            if x is not None:
+                pyro.sample("x", self.distribution(x, lengths=lengths), obs=self._scored(x))
+            if not horizon:
+                return None
+            future: Tensor = pyro.sample("x_future", self._future(x, horizon))
+            return future
+
+    def distribution(self, x: Tensor, *, lengths: Tensor | None = None) -> dist.Distribution:
+        """p(x after the context | the context): a ``TransformedDistribution``."""
+        parts = split(
+            x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=lengths
+        )
+        base = standard_normal(tuple(parts.values.shape[1:]), x).expand([parts.batch])
+        return across_time(base, self.flow.condition(history=parts.history, mask=parts.mask))
+
+    def log_prob(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+        """Exact log-likelihood of each scored frame, in nats.
+
+        Args:
+            x: ``(batch, T, *frame_shape)``.
+            lengths: ``(batch,)``.
+
+        Returns:
+            ``(batch, T - context_length)``; zero where a sequence has ended.
+        """
+        return log_prob_per_step(self.distribution(x, lengths=lengths), self._scored(x))
+
+    def predictive_mean(self, x: Tensor) -> Tensor:
+        """E[x_t | x_<t] of each scored frame: ``(batch, T - context_length, *frame_shape)``."""
+        parts = split(
+            x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=None
+        )
+        return compose(self.flow.condition(history=parts.history).levels(parts.values))[0]
+
+    def _scored(self, x: Tensor) -> Tensor:
+        return x[:, self.context_length :]
+
+    def _future(self, x: Tensor | None, horizon: int) -> dist.Distribution:
+        like = next(self.parameters()) if x is None else x
+        base = standard_normal((horizon, *self.frame_shape), like)
+        return across_time(base, self.flow.condition(history=x))
+
+
+def check_flow(flow: TemporalTransform, frame_shape: tuple[int, ...]) -> None:
+    """Refuse a flow of frames of another rank."""
+    if flow.frame_dims != len(frame_shape):
+        raise ValueError(
+            f"the flow is of frames with {flow.frame_dims} dimensions, frame_shape is "
+            f"{tuple(frame_shape)}"
+        )

@@ -1,0 +1,216 @@
+"""Encoders and decoders of single frames, for any number of leading batch dimensions."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Norm = Literal["batch", "group"] | None
+
+
+def on_frames(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
+    """Apply a network of single frames to ``(*batch, *frame)`` as one flat batch."""
+    batch = x.shape[: x.ndim - frame_dims]
+    flat = x.reshape(-1, *x.shape[x.ndim - frame_dims :])
+    if frame_dims == 3:
+        flat = flat.contiguous(memory_format=torch.channels_last)
+    y: Tensor = network(flat)
+    return y.reshape(*batch, *y.shape[1:])
+
+
+def normalization(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm, group norm in at most 8 groups of at least 4 channels, or nothing."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(8, max(1, channels // 4), channels), channels)
+    if norm is None:
+        return nn.Identity()
+    raise ValueError(f"norm must be 'batch', 'group' or None, got {norm!r}")
+
+
+def convolution(inputs: int, outputs: int, *, norm: Norm) -> nn.Sequential:
+    """3×3 convolution, norm, ReLU; the size of the frame stays."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        normalization(norm, outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers, each followed by a ReLU.
+
+    >>> mlp(3, 16, 8)(torch.zeros(5, 3)).shape
+    torch.Size([5, 8])
+    """
+    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    return nn.Sequential(*(layer for a, b in pairs for layer in (nn.Linear(a, b), nn.ReLU())))
+
+
+def pyramid(frame_shape: tuple[int, ...], width: int) -> tuple[list[int], tuple[int, int]]:
+    """Channels of the halvings of a frame, and the size that is left.
+
+    Raises:
+        ValueError: if the frame is not ``(C, H, W)``, smaller than 8, or cannot be halved.
+
+    >>> pyramid((1, 64, 64), 64)
+    ([64, 128, 256, 512], (4, 4))
+    """
+    if len(frame_shape) != 3 or min(frame_shape[1:]) < 8:
+        raise ValueError(f"expected frames (C, H, W) of at least 8 x 8, got {frame_shape}")
+    _, height, breadth = frame_shape
+    halvings = int(math.log2(min(height, breadth) / 4))
+    if height % 2**halvings or breadth % 2**halvings:
+        raise ValueError(
+            f"frames of {height} x {breadth} cannot be halved {halvings} times; resize or crop "
+            "them to multiples of a power of two such as 32, 64 or 128"
+        )
+    channels = [width * 2 ** min(i, 3) for i in range(halvings)]
+    return channels, (height >> halvings, breadth >> halvings)
+
+
+class ConvEncoder(nn.Module):
+    """Frames to features by strided convolutions (DCGAN).
+
+    Args:
+        frame_shape: ``(C, H, W)``, multiples of a power of two; 16, 32, 64 and 128 do.
+        features: size of the result; the paper's is 128.
+        width: channels after the first halving; they double up to eightfold.
+        norm: ``"batch"`` (the paper's recipes), ``"group"`` or ``None``.
+
+    Source: Marino et al., Appendix B.2.
+
+    >>> ConvEncoder((1, 32, 32), features=10, width=8)(torch.rand(2, 5, 1, 32, 32)).shape
+    torch.Size([2, 5, 10])
+    """
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        *,
+        features: int = 128,
+        width: int = 64,
+        norm: Norm = "group",
+    ) -> None:
+        super().__init__()
+        channels, rest = pyramid(frame_shape, width)
+        self.features = features
+        self.frame_dims = 3
+        sizes = [frame_shape[0], *channels]
+        layers = [
+            _block(nn.Conv2d(a, b, 4, stride=2, padding=1), b, norm)
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        ]
+        # on a single pixel group norm would leave little of the features
+        last_norm = None if norm == "group" else norm
+        last = _block(nn.Conv2d(channels[-1], features, rest), features, last_norm)
+        self.network = nn.Sequential(*layers, last, nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:  # (*batch, C, H, W) -> (*batch, features)
+        return on_frames(self.network, x, 3)
+
+
+class ConvDecoder(nn.Module):
+    """Latents to location and log-scale of a frame by transposed convolutions (DCGAN).
+
+    Args:
+        latent_size: size of a latent vector.
+        frame_shape: ``(C, H, W)`` as in :class:`ConvEncoder`.
+        width: channels before the last doubling.
+        norm: as in :class:`ConvEncoder`.
+        location: ``"sigmoid"`` keeps the location in [0, 1], for frames without a flow.
+
+    Source: Marino et al., Appendix B.2; the log-scale is clamped to [-15, 5].
+
+    >>> location, scale = ConvDecoder(6, (1, 32, 32), width=8)(torch.randn(2, 5, 6))
+    >>> location.shape
+    torch.Size([2, 5, 1, 32, 32])
+    """
+
+    def __init__(
+        self,
+        latent_size: int,
+        frame_shape: tuple[int, ...],
+        *,
+        width: int = 64,
+        norm: Norm = "group",
+        location: Literal["sigmoid", "linear"] = "linear",
+    ) -> None:
+        super().__init__()
+        channels, rest = pyramid(frame_shape, width)
+        sizes = channels[::-1]
+        first = _block(nn.ConvTranspose2d(latent_size, sizes[0], rest), sizes[0], norm)
+        layers = [
+            _block(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), b, norm)
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        ]
+        self.network = nn.Sequential(nn.Unflatten(-1, (latent_size, 1, 1)), first, *layers)
+        self.location = nn.ConvTranspose2d(sizes[-1], frame_shape[0], 4, stride=2, padding=1)
+        self.log_scale = nn.ConvTranspose2d(sizes[-1], frame_shape[0], 4, stride=2, padding=1)
+        self.squash = location == "sigmoid"
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (*batch, Z) -> 2 x (*batch, C, H, W)
+        features = self.network(z.reshape(-1, z.shape[-1]))
+        location, log_scale = _precise(self.location(features)), self.log_scale(features)
+        if self.squash:
+            location = location.sigmoid()
+        return _unflatten(location, z), _scale(_unflatten(log_scale, z))
+
+
+class MLPEncoder(nn.Module):
+    """Vectors to features.
+
+    Args:
+        size: size of a vector.
+        features: size of the result.
+        hidden: sizes of the hidden layers.
+    """
+
+    def __init__(self, size: int, *, features: int = 64, hidden: tuple[int, ...] = (64,)) -> None:
+        super().__init__()
+        self.features = features
+        self.frame_dims = 1
+        self.network = mlp(size, *hidden, features)
+
+    def forward(self, x: Tensor) -> Tensor:  # (*batch, D) -> (*batch, features)
+        features: Tensor = self.network(x)
+        return features
+
+
+class MLPDecoder(nn.Module):
+    """Latents to location and scale of a vector.
+
+    Args:
+        latent_size: size of a latent vector.
+        size: size of the vector.
+        hidden: sizes of the hidden layers.
+    """
+
+    def __init__(self, latent_size: int, size: int, *, hidden: tuple[int, ...] = (64,)) -> None:
+        super().__init__()
+        self.network = mlp(latent_size, *hidden)
+        self.location = nn.Linear(hidden[-1], size)
+        self.log_scale = nn.Linear(hidden[-1], size)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (*batch, Z) -> 2 x (*batch, D)
+        features = self.network(z)
+        return _precise(self.location(features)), _scale(self.log_scale(features))
+
+
+def _block(layer: nn.Module, channels: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(layer, normalization(norm, channels), nn.LeakyReLU(0.2, inplace=True))
+
+
+def _unflatten(frames: Tensor, z: Tensor) -> Tensor:
+    return frames.reshape(*z.shape[:-1], *frames.shape[1:])
+
+
+def _scale(log_scale: Tensor) -> Tensor:
+    return _precise(log_scale).clamp(-15.0, 5.0).exp()
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Distributions are in single precision or better, whatever the networks ran in."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -1,0 +1,23 @@
+"""Pictures of flows, rollouts and training: arrays in, matplotlib figures or GIF bytes out.
+
+Figures are drawn on ``matplotlib.figure.Figure`` objects, without pyplot and its state, at
+the width they have on a page (96 pixels an inch), so that text has one size everywhere.
+"""
+
+from pyro_afslvm.plots.animation import animation as animation
+from pyro_afslvm.plots.curves import motivating_example as motivating_example
+from pyro_afslvm.plots.curves import training_curves as training_curves
+from pyro_afslvm.plots.film import FlowLevel as FlowLevel
+from pyro_afslvm.plots.film import flow_figure as flow_figure
+from pyro_afslvm.plots.film import frame_strip as frame_strip
+from pyro_afslvm.plots.style import to_png as to_png
+
+__all__ = [
+    "FlowLevel",
+    "animation",
+    "flow_figure",
+    "frame_strip",
+    "motivating_example",
+    "to_png",
+    "training_curves",
+]

@@ -1,0 +1,60 @@
+"""The look that all pictures share, and PNG bytes."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+#: Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
+GIVEN, PREDICTED = "#0072B2", "#E69F00"  # frames of the context, frames of a model
+INK, FAINT = "#222222", "#777777"
+WIDTH = 9.6  # inches, of a page
+STYLE: Any = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#999999",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+}
+
+
+@rc_context(STYLE)
+def to_png(figure: Figure, dpi: float = 150) -> bytes:
+    """The figure as PNG bytes."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
+def first_of(rows: Mapping[str, Any]) -> Any:
+    """The first value; ``ValueError`` where there is none."""
+    if not rows:
+        raise ValueError("nothing to draw: at least one row is expected")
+    return next(iter(rows.values()))
+
+
+def checked(name: str, frames: npt.ArrayLike, length: int | None = None) -> Array:
+    """The frames as float64; ``ValueError`` unless they are ``(T, 1 or 3, H, W)``."""
+    array = np.asarray(frames, dtype=np.float64)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
+        raise ValueError(f"{name}: frames (T, 1 or 3, H, W) expected, got {array.shape}")
+    if length is not None and len(array) != length:
+        raise ValueError(f"{name}: {length} frames expected, got {len(array)}")
+    return array

@@ -1,0 +1,97 @@
+"""Stochastic variational inference in one call, for notebooks."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO, SVI, Trace_ELBO
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
+
+
+class FitResult(NamedTuple):
+    """What :func:`fit` saw.
+
+    ``bound`` is the (noisy) bound after each step, in nats per sequence and scored frame;
+    ``seconds`` the time since the start.
+    """
+
+    bound: Tensor  # (steps,)
+    seconds: Tensor  # (steps,)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module | None,
+    data: Tensor,
+    *,
+    steps: int = 1000,
+    batch_size: int = 16,
+    learning_rate: float = 1e-3,
+    clip_norm: float = 1.0,
+    elbo: ELBO | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> FitResult:
+    """Train a model and its guide by SVI on a tensor of sequences.
+
+    Args:
+        model: a Pyro program of this library; with ``guide=None`` its exact likelihood is
+            maximised.
+        guide: a guide with the sites of the model, or ``None``.
+        data: ``(N, T, *frame_shape)``, dequantized; moved batch by batch to the model's device.
+        steps: optimizer steps.
+        batch_size: sequences per step, drawn without replacement within an epoch.
+        learning_rate: of Adam.
+        clip_norm: largest gradient norm per parameter.
+        elbo: the objective, ``Trace_ELBO()`` by default.
+        seed: of the order of the sequences.
+        progress: whether to show a progress bar.
+
+    Raises:
+        TrainingError: if the bound is NaN or infinite; the parameters are those before.
+    """
+    first = next(model.parameters())
+    frames = data.shape[0 if data.ndim < 2 else 1] - int(getattr(model, "context_length", 0))
+    scale = 1.0 / (min(batch_size, len(data)) * frames)
+    programs = [poutine.scale(program, scale) for program in (model, guide or _no_guide)]
+    adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
+    svi = SVI(*programs, adam, elbo or Trace_ELBO())
+    bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
+    batches = _batches(data, batch_size, torch.Generator().manual_seed(seed))
+    for step in _counted(steps, progress, bound):
+        loss = svi.step(next(batches).to(first.device, first.dtype))
+        bound[step], seconds[step] = -loss, time.perf_counter() - start
+        if not torch.isfinite(bound[step]):
+            raise TrainingError(f"the bound is {-loss} at step {step}: lower the learning rate")
+    return FitResult(bound, seconds)
+
+
+def _no_guide(*_: Any, **__: Any) -> None:
+    """The guide of a model without latents."""
+
+
+def _batches(data: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    size = min(size, len(data))
+    while True:
+        order = torch.randperm(len(data), generator=generator)
+        for start in range(0, len(data) - size + 1, size):
+            yield data[order[start : start + size]]
+
+
+def _counted(steps: int, progress: bool, bound: Tensor) -> Iterator[int]:
+    if not progress:
+        yield from range(steps)
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(range(steps), desc="SVI", unit="step") as bar:
+        for step in bar:
+            yield step
+            bar.set_postfix(bound=f"{bound[step]:.2f}")

@@ -1,0 +1,125 @@
+"""The two faces of a conditioner: all of time at once, or one step."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyro_afslvm.transforms.base import join, time_length
+
+
+class AffineParameters(NamedTuple):
+    """Shift and log-scale of the frames, each of the frames' shape."""
+
+    shift: Tensor
+    log_scale: Tensor
+
+
+class Conditioner(nn.Module, ABC):
+    """Shift and log-scale of a frame from the frames before it.
+
+    :meth:`forward` does it for all frames at once, :meth:`step` for the next one; they agree
+    exactly (with batch norm: in evaluation mode).
+
+    Args:
+        frame_dims: dimensions of a frame: 3 for ``(C, H, W)``, 1 for vectors.
+        initial_shape: shape of a shift that serves every frame, such as ``(C, 1, 1)``.
+        window: frames it must have seen before it can say anything.
+        reach: frames it looks back at; ``None`` for all of them.
+        residual: whether it predicts the change from the last frame, in place of the frame.
+    """
+
+    def __init__(
+        self,
+        *,
+        frame_dims: int,
+        initial_shape: tuple[int, ...],
+        window: int,
+        reach: int | None,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.frame_dims = frame_dims
+        self.initial_shape = initial_shape
+        self.window = window
+        self.reach = reach
+        self.residual = residual
+
+    @abstractmethod
+    def forward(
+        self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> AffineParameters:
+        """Parameters of every frame of ``values``; entry t sees only what is before t.
+
+        Args:
+            values: ``(*batch, T, *frame_shape)``.
+            history: the frames before, ``(*batch, K, *frame_shape)``, K at least ``window``.
+            context: ``(*batch, K + T, features)``; entry t sees it up to and including t.
+        """
+
+    @abstractmethod
+    def initial_state(
+        self,
+        batch_shape: torch.Size,
+        *,
+        history: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Any:
+        """State that has absorbed the history but for its last frame."""
+
+    @abstractmethod
+    def step(
+        self, previous: Tensor | None, state: Any, *, context: Tensor | None = None
+    ) -> tuple[AffineParameters, Any]:
+        """Absorb the last frame and give the parameters of the next one.
+
+        Args:
+            previous: the last frame ``(*batch, *frame_shape)``; ``None`` at the very start.
+            state: from :meth:`initial_state` or the step before.
+            context: ``(*batch, features)`` of the frame to come.
+        """
+
+    def _finish(
+        self, shift: Tensor, log_scale: Tensor, previous: Tensor | None
+    ) -> AffineParameters:
+        if self.residual and previous is not None:
+            shift = shift.to(previous.dtype) + previous
+        return AffineParameters(shift, log_scale)
+
+
+class LastFrame(Conditioner):
+    """The last frame as shift, scale one, no parameters; zero before the first frame."""
+
+    def __init__(self, frame_dims: int) -> None:
+        super().__init__(frame_dims=frame_dims, initial_shape=(), window=0, reach=1)
+
+    def forward(
+        self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> AffineParameters:
+        shift = previous_frames(values, history, self.frame_dims)
+        return AffineParameters(shift, torch.zeros_like(shift))
+
+    def initial_state(
+        self,
+        batch_shape: torch.Size,
+        *,
+        history: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> tuple[()]:
+        return ()
+
+    def step(
+        self, previous: Tensor | None, state: tuple[()], *, context: Tensor | None = None
+    ) -> tuple[AffineParameters, tuple[()]]:
+        shift = torch.zeros(()) if previous is None else previous
+        return AffineParameters(shift, torch.zeros_like(shift)), ()
+
+
+def previous_frames(values: Tensor, history: Tensor | None, frame_dims: int) -> Tensor:
+    """The frame before each of ``values``; zero before the first of all."""
+    dim, length = -1 - frame_dims, time_length(values, frame_dims)
+    if history is None:
+        history = torch.zeros_like(values.narrow(dim, 0, 1))
+    last = history.narrow(dim, history.shape[dim] - 1, 1)
+    return join(last, values, frame_dims).narrow(dim, 0, length)  # the present is never visible

@@ -1,0 +1,200 @@
+"""Conditioners that look at a window of past frames."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pyro_afslvm.networks import convolution, mlp, on_frames
+from pyro_afslvm.transforms.base import join
+from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
+
+Ring = tuple[Tensor, ...]  # encodings of the last frames, oldest first
+
+
+class WindowedConditioner(Conditioner):
+    """Encode each frame once, fuse the encodings of the last ``window`` frames.
+
+    .. math:: (\\mu_t, \\log \\sigma_t) = g(e(x_{t-W}), \\dots, e(x_{t-1}))
+
+    Args:
+        encoder: one frame to its encoding.
+        body: ``window`` encodings, concatenated on their first axis, to features.
+        shift: features to :math:`\\mu`.
+        log_scale: features to :math:`\\log \\sigma`.
+        frame_dims: dimensions of a frame.
+        initial_shape: shape of a shift that serves every frame.
+        window: number of past frames.
+        residual: whether the shift is added to the last frame.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        body: nn.Module,
+        shift: nn.Module,
+        log_scale: nn.Module,
+        frame_dims: int,
+        initial_shape: tuple[int, ...],
+        window: int,
+        residual: bool,
+    ) -> None:
+        if window < 1:
+            raise ValueError(f"window must be at least 1 frame, got {window}")
+        super().__init__(
+            frame_dims=frame_dims,
+            initial_shape=initial_shape,
+            window=window,
+            reach=window,
+            residual=residual,
+        )
+        self.encoder = encoder
+        self.body = body
+        self.shift = shift
+        self.log_scale = log_scale
+
+    def forward(
+        self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> AffineParameters:
+        dim = -1 - self.frame_dims
+        length = values.shape[dim]
+        past = join(self._recent(history), values, self.frame_dims)
+        past = past.narrow(dim, 0, self.window + length - 1)  # the present is never visible
+        codes = self._encode(past)  # (*batch, W + T - 1, code, ...)
+        windows = [codes.narrow(dim, i, length) for i in range(self.window)]
+        previous = previous_frames(values, history, self.frame_dims) if self.residual else None
+        return self._finish(*self._fuse(windows), previous)
+
+    def initial_state(
+        self,
+        batch_shape: torch.Size,
+        *,
+        history: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Ring:
+        dim = -1 - self.frame_dims
+        recent = self._recent(history)
+        if self.window == 1:
+            return ()
+        return self._encode(recent.narrow(dim, 0, self.window - 1)).unbind(dim)
+
+    def step(
+        self, previous: Tensor | None, state: Ring, *, context: Tensor | None = None
+    ) -> tuple[AffineParameters, Ring]:
+        if previous is None:
+            raise ValueError(f"a window of {self.window} frames needs them before the first step")
+        ring = (*state, self._encode(previous))
+        batch = torch.broadcast_shapes(*(code.shape for code in ring))
+        parameters = self._fuse([code.expand(batch) for code in ring])
+        return self._finish(*parameters, previous), ring[1:]
+
+    def _recent(self, history: Tensor | None) -> Tensor:
+        dim, past = -1 - self.frame_dims, 0
+        if history is not None:
+            past = history.shape[dim]
+        if history is None or past < self.window:
+            raise ValueError(f"a window of {self.window} frames needs as many, got {past}")
+        return history.narrow(dim, past - self.window, self.window)
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        return on_frames(self.encoder, frames, self.frame_dims)
+
+    def _fuse(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        batch = codes[0].shape[: -self.frame_dims]
+        flat = torch.cat([code.flatten(0, len(batch) - 1) for code in codes], 1) if batch else (
+            torch.cat(list(codes)).unsqueeze(0)
+        )
+        features = self.body(flat)
+        shift, log_scale = self.shift(features), self.log_scale(features)
+        return shift.reshape(*batch, *shift.shape[1:]), log_scale.reshape(
+            *batch, *log_scale.shape[1:]
+        )
+
+
+class ConvConditioner(WindowedConditioner):
+    r"""Convolutions on a window of past frames, the network of the paper.
+
+    Four 3×3 convolutions encode each frame; the last ``window`` encodings, side by side, go
+    through four more and two heads. With 64 channels and a window of 3: 335,042 parameters
+    for grey frames.
+
+    Args:
+        channels: channels of a frame.
+        hidden: channels of every hidden layer.
+        window: number of past frames.
+        norm: ``"batch"`` (the paper's recipes), ``"group"`` or ``None``. Batch norm couples
+            sequences, and with time folded into the batch also frames, while training.
+        residual: predict the change from the last frame.
+        depth: convolutions per frame and after fusing.
+
+    Source: Marino et al., Appendix B.1.
+
+    >>> import torch
+    >>> network = ConvConditioner(1, hidden=8, norm="group")
+    >>> history, x = torch.rand(2, 3, 1, 16, 16), torch.rand(2, 10, 1, 16, 16)
+    >>> network(x, history=history).shift.shape
+    torch.Size([2, 10, 1, 16, 16])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        hidden: int = 64,
+        window: int = 3,
+        norm: Literal["batch", "group"] | None = "group",
+        residual: bool = False,
+        depth: int = 4,
+    ) -> None:
+        def stack(first: int) -> nn.Sequential:
+            sizes = [first, *[hidden] * (depth - 1)]
+            return nn.Sequential(*(convolution(size, hidden, norm=norm) for size in sizes))
+
+        super().__init__(
+            encoder=stack(channels),
+            body=stack(window * hidden),
+            shift=nn.Conv2d(hidden, channels, 3, padding=1),
+            log_scale=nn.Conv2d(hidden, channels, 3, padding=1),
+            frame_dims=3,
+            initial_shape=(channels, 1, 1),
+            window=window,
+            residual=residual,
+        )
+
+
+class MLPConditioner(WindowedConditioner):
+    r"""A multilayer perceptron on a window of past vectors.
+
+    Args:
+        features: size of a vector.
+        hidden: sizes of the hidden layers.
+        window: number of past vectors.
+        residual: predict the change from the last vector.
+
+    >>> import torch
+    >>> MLPConditioner(3, window=2)(torch.rand(7, 3), history=torch.rand(2, 3)).shift.shape
+    torch.Size([7, 3])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        window: int = 3,
+        residual: bool = False,
+    ) -> None:
+        if not hidden:
+            raise ValueError("an MLP conditioner needs at least one hidden layer")
+        super().__init__(
+            encoder=nn.Identity(),
+            body=mlp(window * features, *hidden),
+            shift=nn.Linear(hidden[-1], features),
+            log_scale=nn.Linear(hidden[-1], features),
+            frame_dims=1,
+            initial_shape=(features,),
+            window=window,
+            residual=residual,
+        )

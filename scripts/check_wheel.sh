@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Build the wheel (from the sdist), install it alone in a fresh environment outside the
+# repository, and run the command line's help and the transform tests there.
+# Called by `make wheel`, which has set up .venv.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+constraints=$root/constraints.txt
+torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' "$constraints")
+
+echo "wheel 1/4: build"
+"$root/.venv/bin/python" -m build --no-isolation --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 ||
+  { cat "$work/build.log" >&2; exit 1; }
+
+echo "wheel 2/4: install it alone in a fresh environment (a minute or more)"
+"$root/.venv/bin/python" -m venv "$work/env"
+install() { "$work/env/bin/python" -m pip --disable-pip-version-check -qq install --no-compile "$@"; }
+install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
+install --constraint "$constraints" "$work"/dist/*.whl
+install --constraint "$constraints" pytest pytest-xdist hypothesis  # only after: the wheel needs none of them
+
+# pyproject.toml for pytest's settings; the library's sources stay behind.
+mkdir "$work/elsewhere"
+cp -r "$root/tests" "$root/pyproject.toml" "$work/elsewhere"
+cd "$work/elsewhere"
+
+echo "wheel 3/4: afslvm --help"
+"$work/env/bin/python" - "$work/env" <<'PY'
+import pathlib
+import sys
+
+import pyro_afslvm
+
+where = pathlib.Path(pyro_afslvm.__file__).resolve()
+assert where.is_relative_to(pathlib.Path(sys.argv[1]).resolve()), where
+PY
+"$work/env/bin/afslvm" --help >"$work/help.txt"
+grep -q train "$work/help.txt" || { cat "$work/help.txt" >&2; exit 1; }
+
+echo "wheel 4/4: the transform tests"
+"$work/env/bin/python" -m pytest -q -n 2 --dist worksteal -p no:cacheprovider tests/test_transforms.py
