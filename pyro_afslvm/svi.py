@@ -60,7 +60,7 @@ def fit(
     first = next(model.parameters())
     frames = data.shape[0 if data.ndim < 2 else 1] - int(getattr(model, "context_length", 0))
     scale = 1.0 / (min(batch_size, len(data)) * frames)
-    programs = [poutine.scale(program, scale) for program in (model, guide or _no_guide)]
+    programs = [poutine.scale(program, scale) for program in (model, guide or no_guide)]
     adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
     svi = SVI(*programs, adam, elbo or Trace_ELBO())
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
@@ -73,7 +73,7 @@ def fit(
     return FitResult(bound, seconds)
 
 
-def _no_guide(*_: Any, **__: Any) -> None:
+def no_guide(*_: Any, **__: Any) -> None:
     """The guide of a model without latents."""
 
 
@@ -89,9 +89,17 @@ def _counted(steps: int, progress: bool, bound: Tensor) -> Iterator[int]:
     if not progress:
         yield from range(steps)
         return
-    from tqdm.auto import tqdm
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with tqdm(range(steps), desc="SVI", unit="step") as bar:
-        for step in bar:
+    columns = (
+        TextColumn("SVI"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("bound {task.fields[bound]}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("SVI", total=steps, bound="")
+        for step in range(steps):
             yield step
-            bar.set_postfix(bound=f"{bound[step]:.2f}")
+            bar.update(task, advance=1, bound=f"{bound[step]:.2f}")

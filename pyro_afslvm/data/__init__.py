@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from pyro_afslvm.data.datasets import StoredSequences as StoredSequences
     from pyro_afslvm.data.digits import MovingDigits as MovingDigits
     from pyro_afslvm.data.mnist import MovingMNIST as MovingMNIST
-    from pyro_afslvm.data.protocol import Dequantization as Dequantization
-    from pyro_afslvm.data.protocol import GaussianDequantization as GaussianDequantization
+    from pyro_afslvm.data.noise import Dequantization as Dequantization
+    from pyro_afslvm.data.noise import GaussianDequantization as GaussianDequantization
+    from pyro_afslvm.data.noise import UniformDequantization as UniformDequantization
+    from pyro_afslvm.data.noise import dequantization as dequantization
     from pyro_afslvm.data.protocol import Protocol as Protocol
-    from pyro_afslvm.data.protocol import UniformDequantization as UniformDequantization
     from pyro_afslvm.data.protocol import check_ceiling as check_ceiling
     from pyro_afslvm.data.protocol import check_unit_range as check_unit_range
-    from pyro_afslvm.data.protocol import dequantization as dequantization
     from pyro_afslvm.data.protocol import nats_per_dim as nats_per_dim
     from pyro_afslvm.data.protocol import software_versions as software_versions
 
 _HOME = {
-    "Dequantization": "protocol",
-    "GaussianDequantization": "protocol",
+    "Dequantization": "noise",
+    "GaussianDequantization": "noise",
     "GeneratedSequences": "datasets",
     "MovingDigits": "digits",
     "MovingMNIST": "mnist",
@@ -36,10 +36,10 @@ _HOME = {
     "SequenceSource": "base",
     "Split": "base",
     "StoredSequences": "datasets",
-    "UniformDequantization": "protocol",
+    "UniformDequantization": "noise",
     "check_ceiling": "protocol",
     "check_unit_range": "protocol",
-    "dequantization": "protocol",
+    "dequantization": "noise",
     "nats_per_dim": "protocol",
     "software_versions": "protocol",
 }

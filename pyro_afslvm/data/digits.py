@@ -29,10 +29,11 @@ class MovingDigits(SequenceSource):
 
     .. math:: v = b (1 - a) + 255 a
 
-    with digit opacity a and background b, a photograph darkened to 65 %. scikit-learn's
-    1,797 digits of 8x8 pixels are upscaled smoothly; 70 % of the images are for training,
-    10 % for validation, 20 % for test. Backgrounds are static crops of scikit-learn's sample photographs: the left of
-    ``china.jpg`` for training, its right for validation, ``flower.jpg`` for test.
+    with digit opacity a and background b. scikit-learn's 1,797 digits of 8x8 pixels are
+    upscaled smoothly; 70 % of the images are for training, 10 % for validation, 20 % for
+    test. Backgrounds are static crops of scikit-learn's sample photographs, darkened to
+    65 %: the left of ``china.jpg`` for training, its right for validation, ``flower.jpg``
+    for test.
 
     Arguments:
         size: Height and width of a frame in pixels.

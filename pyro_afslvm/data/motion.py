@@ -108,7 +108,8 @@ def area_weights(old: int, new: int) -> NDArray[np.float64]:  # -> (new, old)
     edges = np.arange(new + 1) * (old / new)
     pixel = np.arange(old)
     covered = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return np.maximum(covered, 0.0) * (new / old)
+    weights: NDArray[np.float64] = np.maximum(covered, 0.0) * (new / old)
+    return weights
 
 
 def cubic_weights(old: int, new: int) -> NDArray[np.float64]:  # -> (new, old)
@@ -132,5 +133,6 @@ def resize(images: NDArray[np.uint8], weights: NDArray[np.float64]) -> Images:
         >>> resize(np.full((1, 4, 4), 7, dtype=np.uint8), area_weights(4, 2)).tolist()
         [[[7, 7], [7, 7]]]
     """
-    small = weights.astype(np.float32)
-    return np.clip(np.rint(small @ images.astype(np.float32) @ small.T), 0, 255).astype(np.uint8)
+    w = weights.astype(np.float32)
+    new: Images = np.clip(np.rint(w @ images.astype(np.float32) @ w.T), 0, 255).astype(np.uint8)
+    return new

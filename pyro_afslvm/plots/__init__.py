@@ -5,6 +5,7 @@ the width they have on a page (96 pixels an inch), so that text has one size eve
 """
 
 from pyro_afslvm.plots.animation import animation as animation
+from pyro_afslvm.plots.curves import Curves as Curves
 from pyro_afslvm.plots.curves import motivating_example as motivating_example
 from pyro_afslvm.plots.curves import training_curves as training_curves
 from pyro_afslvm.plots.film import FlowLevel as FlowLevel
@@ -13,6 +14,7 @@ from pyro_afslvm.plots.film import frame_strip as frame_strip
 from pyro_afslvm.plots.style import to_png as to_png
 
 __all__ = [
+    "Curves",
     "FlowLevel",
     "animation",
     "flow_figure",

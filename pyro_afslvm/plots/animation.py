@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 from matplotlib.font_manager import findfont
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from pyro_afslvm.plots.style import FAINT, GIVEN, INK, PREDICTED, Array, checked, first_of
 
@@ -43,7 +43,7 @@ def animation(
     length = first_of(columns).shape[1]
     slides = [_slide(columns, t, first + t, t < context) for t in range(length)]
     palette = _palette(slides)
-    slides = [slide.quantize(palette=palette, dither=Image.Dither.NONE) for slide in slides]
+    slides = [_indexed(slide, palette) for slide in slides]
     pause = round(1000 / fps)
     buffer = BytesIO()
     slides[0].save(
@@ -100,4 +100,15 @@ def _palette(slides: Sequence[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (wide, high * len(few)))
     for number, slide in enumerate(few):
         sheet.paste(slide, (0, high * number))
-    return sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
+    colours = sheet.quantize(250, method=Image.Quantize.MEDIANCUT).getpalette() or []
+    exact = [part for name in ("white", INK, GIVEN, PREDICTED) for part in ImageColor.getrgb(name)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*exact, *colours[:750]])
+    return palette
+
+
+def _indexed(slide: Image.Image, palette: Image.Image) -> Image.Image:
+    indexed = slide.quantize(palette=palette, dither=Image.Dither.NONE)
+    white = (np.asarray(slide) == 255).all(-1)  # Pillow may take a grey just beside it
+    indexed.paste(0, mask=Image.fromarray(white))
+    return indexed

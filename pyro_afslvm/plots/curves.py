@@ -52,12 +52,13 @@ def training_curves(
     figure = Figure(figsize=(WIDTH if len(panels) > 1 else 6.4, 3.2 + 0.22 * rows))
     every = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
     for axes, (xlabel, curves) in zip(every, clean.items(), strict=True):
+        axes.set_ylim(limits)
+        axes.margins(x=0.02)
         thin = _finite((faint or {}).get(xlabel, {}))
         _draw(axes, thin, colours, linewidth=0.8, alpha=0.35)
         _draw(axes, curves, colours, label=True)
         _lines(axes, baselines or {}, ceiling, limits)
-        axes.set(xlabel=xlabel, ylim=limits)
-        axes.margins(x=0.02)
+        axes.set_xlabel(xlabel)
     every[0].set_ylabel(ylabel)
     figure.legend(*every[0].get_legend_handles_labels(), loc="lower center", ncols=4)
     figure.tight_layout(rect=(0, 0.04 + 0.22 * rows / (3.2 + 0.22 * rows), 1, 1), w_pad=2.0)
@@ -112,21 +113,21 @@ def _finite(curves: Curves) -> dict[str, tuple[Array, Array]]:
 
 
 def _limits(curves: Sequence[tuple[Array, Array]]) -> tuple[float, float]:
-    """Limits that show the last two thirds of each curve, and all of its best part."""
+    """Limits that show the last three quarters of each curve, up to six nats below the best."""
     if not curves:
         raise ValueError("nothing to draw: no curve has a finite value")
-    late = np.concatenate([nats[x >= x[0] + (x[-1] - x[0]) / 3] for x, nats in curves])
-    high = max(float(nats.max()) for _, nats in curves)
-    spread = np.median(high - late)
-    low = max(float(late.min()), high - 4 * float(spread) - 0.2)
-    margin = 0.08 * max(high - low, 0.1)
-    return low - margin, high + margin
+    late = [nats[x >= x[0] + (x[-1] - x[0]) / 4] for x, nats in curves]
+    high = max(float(np.max(nats)) for nats in late)
+    low = min(float(np.percentile(nats, 10)) for nats in late)
+    low = max(low, high - 6.0)
+    margin = 0.1 * max(high - low, 0.3)
+    return low - 2 * margin, high + margin
 
 
 def _stretched(limits: tuple[float, float], values: Iterable[float]) -> tuple[float, float]:
-    """The limits, widened to values that are at most one range away."""
+    """The limits, widened to values at most one range, or one nat, away."""
     low, high = limits
-    room = high - low
+    room = max(high - low, 1.0)
     near = [value for value in values if low - room < value < high + room]
     return min([low, *(v - 0.05 * room for v in near)]), max(
         [high, *(v + 0.05 * room for v in near)]
@@ -143,7 +144,7 @@ def _draw(
 ) -> None:
     for name, (x, nats) in curves.items():
         marker = "o" if label and len(x) <= 25 else None
-        shown = name if label else None
+        shown = name + _off_scale(nats[-1], axes.get_ylim()) if label else None
         axes.plot(
             x, nats, color=colours.get(name, FAINT), label=shown, marker=marker, ms=3.5, **line
         )
@@ -154,7 +155,12 @@ def _lines(
 ) -> None:
     low, high = limits
     for (name, value), dash in zip(baselines.items(), _DASHES * len(baselines), strict=False):
-        off = "" if low <= value <= high else f" ({value:.2f}, off scale)".replace("-", "−")
-        axes.axhline(value, color=INK, linewidth=1.1, linestyle=dash, label=name + off)
+        label = name + _off_scale(value, limits)
+        axes.axhline(value, color=INK, linewidth=1.1, linestyle=dash, label=label)
     if ceiling is not None and low <= ceiling <= high:
         axes.axhline(ceiling, color=FAINT, linewidth=1, linestyle=":", label="noise ceiling")
+
+
+def _off_scale(value: float, limits: tuple[float, float]) -> str:
+    inside = limits[0] <= value <= limits[1]
+    return "" if inside else f" ({value:.2f}, off scale)".replace("-", "−")

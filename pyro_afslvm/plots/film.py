@@ -1,7 +1,7 @@
 """Rows of frames over time: the flow pictures and the strips of rollouts."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -23,7 +23,7 @@ from pyro_afslvm.plots.style import (
 )
 
 # inches: row labels, colour bars, largest frame, between rows, time axis
-_LABELS, _BARS, _LARGEST, _GAP, _FOOT = 0.98, 0.6, 1.1, 0.07, 0.32
+_LABELS, _BARS, _LARGEST, _GAP, _FOOT = 0.98, 0.66, 1.1, 0.07, 0.3
 
 
 class FlowLevel(NamedTuple):
@@ -95,7 +95,10 @@ def frame_strip(
 
 
 def _range(values: Array) -> tuple[float, float]:
-    low, high = (float(bound) for bound in np.nanpercentile(values, (1, 99)))
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(bound) for bound in np.percentile(finite, (1, 99)))
     return low, max(high, low + 1e-6)
 
 
@@ -105,8 +108,9 @@ def _row(label: str, frames: Array, low: float, high: float, tone: str) -> _Row:
     colours = ScalarMappable(cmap=tone if grey else "gray")
     colours.set_clim(low, high)
     if grey:
-        return _Row(label, colours.to_rgba(frames[:, 0])[..., :3], colours)
-    pixels = np.clip((frames - low) / (high - low), 0, 1)
+        painted = np.asarray(colours.cmap(colours.norm(frames[:, 0])))  # (T, H, W, 4)
+        return _Row(label, painted[..., :3], colours)
+    pixels = np.clip(np.nan_to_num((frames - low) / (high - low)), 0, 1)
     return _Row(label, np.moveaxis(pixels, 1, -1), colours)
 
 
@@ -162,25 +166,26 @@ def _bar(axes: Axes, colours: ScalarMappable) -> None:
     axes.set_yticks([0.0, 1.0], [_number(low), _number(high)], fontsize=7.5)
     axes.tick_params(length=0, pad=3)
     bottom, top = axes.get_yticklabels()
-    bottom.set_va("bottom")
-    top.set_va("top")
+    bottom.set_verticalalignment("bottom")
+    top.set_verticalalignment("top")
 
 
 def _number(value: float) -> str:
-    return f"{value:.2g}".replace("-", "−")
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}"
+    return text.replace("-", "−")
 
 
 def _time_axis(axes: Axes, times: Sequence[int], centres: Array, left: float) -> None:
     axes.set_xticks(centres, [str(time) for time in times])
     axes.tick_params(axis="x", length=0, pad=4)
-    where = {"xytext": (0, -4), "textcoords": "offset points", "xycoords": "axes fraction"}
+    where: Any = {"xytext": (0, -4), "textcoords": "offset points", "xycoords": "axes fraction"}
     axes.annotate("time $t$", (left, 0), ha="right", va="top", **where)
 
 
 def _mark_context(figure: Figure, left: float, edge: float, right: float) -> None:
     """A dashed line at ``edge``, and a coloured bracket over what is given and predicted."""
     across, up = figure.get_size_inches()
-    line = {"transform": figure.dpi_scale_trans, "solid_capstyle": "butt"}
+    line: Any = {"transform": figure.dpi_scale_trans, "solid_capstyle": "butt"}
     for a, b, name, colour in ((left, edge, "given", GIVEN), (edge, right, "predicted", PREDICTED)):
         figure.add_artist(Line2D([a + 0.02, b - 0.02], [up - 0.23] * 2, color=colour, **line))
         figure.text(

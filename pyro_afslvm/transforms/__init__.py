@@ -12,6 +12,7 @@ from pyro_afslvm.transforms.conditioners import (
     AffineParameters,
     Conditioner,
     ConvConditioner,
+    LastFrame,
     LSTMConditioner,
     MLPConditioner,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Conditioner",
     "ConvConditioner",
     "LSTMConditioner",
+    "LastFrame",
     "Level",
     "MLPConditioner",
     "TemporalAffine",

@@ -89,16 +89,22 @@ class Conditioner(nn.Module, ABC):
 
 
 class LastFrame(Conditioner):
-    """The last frame as shift, scale one, no parameters; zero before the first frame."""
+    """The last frame as shift; zero before the first frame.
 
-    def __init__(self, frame_dims: int) -> None:
+    Args:
+        frame_dims: dimensions of a frame.
+        learned_scale: one learned log-scale for all entries, in place of scale one: the
+            copy-last-frame baseline.
+    """
+
+    def __init__(self, frame_dims: int, *, learned_scale: bool = False) -> None:
         super().__init__(frame_dims=frame_dims, initial_shape=(), window=0, reach=1)
+        self.log_scale = nn.Parameter(torch.zeros(())) if learned_scale else None
 
     def forward(
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
     ) -> AffineParameters:
-        shift = previous_frames(values, history, self.frame_dims)
-        return AffineParameters(shift, torch.zeros_like(shift))
+        return self._around(previous_frames(values, history, self.frame_dims))
 
     def initial_state(
         self,
@@ -112,8 +118,12 @@ class LastFrame(Conditioner):
     def step(
         self, previous: Tensor | None, state: tuple[()], *, context: Tensor | None = None
     ) -> tuple[AffineParameters, tuple[()]]:
-        shift = torch.zeros(()) if previous is None else previous
-        return AffineParameters(shift, torch.zeros_like(shift)), ()
+        return self._around(torch.zeros(()) if previous is None else previous), ()
+
+    def _around(self, shift: Tensor) -> AffineParameters:
+        if self.log_scale is None:
+            return AffineParameters(shift, torch.zeros_like(shift))
+        return AffineParameters(shift, self.log_scale.expand_as(shift))
 
 
 def previous_frames(values: Tensor, history: Tensor | None, frame_dims: int) -> Tensor:

@@ -1,0 +1,22 @@
+"""SLVM, small: the latent variable model on frames of 32 x 32, for two cores."""
+
+from pyro_afslvm import SLVM, FilteringGuide, LSTMConditioner, Pair, TemporalAffine
+from pyro_afslvm.networks import ConvDecoder, ConvEncoder, mlp
+
+NAME = "SLVM"
+LEARNING_RATE = 1e-3
+BATCH_SIZE = 8
+STEPS = 2000
+
+
+def build(frame_shape: tuple[int, ...] = (1, 32, 32), *, latent_size: int = 32) -> Pair:
+    """Model and filtering guide."""
+    prior = LSTMConditioner(latent_size, hidden=64, layers=2, pre_network=mlp(latent_size, 64, 64))
+    model = SLVM(
+        frame_shape,
+        latent_size,
+        prior=TemporalAffine(prior),
+        decoder=ConvDecoder(latent_size, frame_shape, width=16, location="sigmoid"),
+    )
+    encoder = ConvEncoder(frame_shape, features=64, width=16)
+    return Pair(model, FilteringGuide(model, encoder, hidden=64, layers=2))

@@ -1,0 +1,201 @@
+"""Dequantization, and what a reported number means."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from typing import TYPE_CHECKING, TypeVar
+
+from pyro_afslvm.data.base import SPLITS, check_minimum
+from pyro_afslvm.data.noise import Dequantization, dequantization
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Value = TypeVar("Value", float, "Tensor")
+
+_PACKAGES = ("pyro-afslvm", "torch", "pyro-ppl", "numpy", "lightning")
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on, as far as installed.
+
+    Example:
+        >>> "torch" in software_versions()
+        True
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a reported log-likelihood was measured; travels with every stored result.
+
+    Arguments:
+        data: Settings of the data set, from :meth:`SequenceSource.describe`.
+        split: The split that was scored.
+        context_frames: Frames given first and not scored.
+        scored_frames: Frames scored after them.
+        noise: Name of the dequantization.
+        num_samples: Posterior samples per sequence.
+        bound: What was computed, such as ``"exact"`` or ``"ELBO"``.
+        seed: Seed of the noise and of the samples.
+        versions: Software versions, from :func:`software_versions`.
+
+    Raises:
+        ValueError: A field is out of range, or ``data`` holds something else than JSON
+            values.
+
+    Example:
+        >>> protocol = Protocol(
+        ...     data={"name": "moving_digits"}, split="test", context_frames=3,
+        ...     scored_frames=10, noise="gaussian", num_samples=1, bound="ELBO", seed=0,
+        ...     versions={},
+        ... )
+        >>> Protocol.from_json(protocol.to_json()) == protocol
+        True
+    """
+
+    data: dict[str, object]
+    split: str
+    context_frames: int
+    scored_frames: int
+    noise: str
+    num_samples: int
+    bound: str
+    seed: int
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split {self.split!r}: expected one of {', '.join(SPLITS)}")
+        check_minimum(
+            context_frames=(self.context_frames, 0),
+            scored_frames=(self.scored_frames, 1),
+            num_samples=(self.num_samples, 1),
+            seed=(self.seed, 0),
+        )
+        dequantization(self.noise)
+        try:  # as it will be read back, so that a stored protocol equals the live one
+            data = json.loads(json.dumps(self.data, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"data must hold JSON values only: {error}") from error
+        object.__setattr__(self, "data", data)
+
+    def to_json(self) -> str:
+        """The protocol as JSON text."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Protocol":
+        """The protocol that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: The text is no JSON, or its fields are not a protocol's.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError:
+            values = None
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            raise ValueError(f"expected a protocol with the fields {', '.join(sorted(names))}")
+        return cls(**values)
+
+    def comparable(self, other: "Protocol") -> bool:
+        """Whether two results may share a column: same data, split, scored frames and noise."""
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("data", "split", "context_frames", "scored_frames", "noise")
+        )
+
+
+def nats_per_dim(log_prob: Value, *, num_dims: int, noise: Dequantization) -> Value:
+    r"""Log-likelihood per dimension in 8-bit units.
+
+    .. math:: \log p(x) / D - \log 256
+
+    Arguments:
+        log_prob: :math:`\log p(x)` in nats, density over [0, 1] units.
+        num_dims: Number D of scored values: frames times channels times pixels.
+        noise: The dequantization of x.
+
+    Raises:
+        ValueError: ``num_dims`` is not positive.
+
+    Example:
+        >>> round(nats_per_dim(0.0, num_dims=100, noise=dequantization("gaussian")), 4)
+        -5.5452
+    """
+    if num_dims < 1:
+        raise ValueError(f"num_dims must be at least 1, got {num_dims}")
+    return log_prob / num_dims - noise.log_levels
+
+
+def check_ceiling(nats_per_dim: float, *, noise: Dequantization, num_values: int) -> None:
+    r"""Checks that a result does not exceed what any model can reach.
+
+    The noise q gives :math:`E[p(x) / q(x)] \le 1` for every density p, and for unbiased
+    estimates of it, so :math:`\log p` exceeds :math:`\log q` by 20 nats with probability
+    below :math:`e^{-20}`; :math:`\log q` itself fluctuates by ``noise.spread`` per value.
+
+    Arguments:
+        nats_per_dim: The result, 8-bit units.
+        noise: The dequantization of x.
+        num_values: Number of values it is the mean of, each with noise of its own.
+
+    Raises:
+        ValueError: The result is NaN, or above the ceiling by more than five standard
+            errors.
+
+    Example:
+        >>> check_ceiling(-1.3, noise=dequantization("gaussian"), num_values=10**6)
+        Traceback (most recent call last):
+        ValueError: -1.3000 nats/dim is above the negative entropy of the ...: a bug
+    """
+    if math.isnan(nats_per_dim):
+        raise ValueError("nats/dim is NaN: a bug or a diverged model")
+    tolerance = 5 * noise.spread / math.sqrt(num_values) + 20 / num_values
+    if nats_per_dim > noise.ceiling + tolerance:
+        raise ValueError(
+            f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the dequantization "
+            f"noise, {noise.ceiling:.4f} ({noise.name}): a bug"
+        )
+
+
+def check_unit_range(x: "Tensor", name: str = "x") -> None:
+    """Checks that frames can be scored: finite floats near [0, 1], not raw 0..255 values.
+
+    Arguments:
+        x: Frames of any shape.
+        name: What to call them in the message.
+
+    Raises:
+        ValueError: They hold integers, NaN, Inf, or values beyond 10 in magnitude.
+
+    Example:
+        >>> import torch
+        >>> check_unit_range(torch.tensor([0.0, 128.0, 255.0]))
+        Traceback (most recent call last):
+        ValueError: x must hold floats near [0, 1], got values up to 255: raw 0..255 pixels?
+    """
+    if not x.dtype.is_floating_point:
+        raise ValueError(f"{name} must hold floats near [0, 1], got {x.dtype}: raw 0..255 pixels?")
+    if x.numel() == 0:
+        return
+    low, high = (float(bound) for bound in x.detach().aminmax())  # both NaN if any value is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{name} must hold floats near [0, 1], got NaN or Inf")
+    if max(-low, high) > 10:
+        raise ValueError(
+            f"{name} must hold floats near [0, 1], got values up to {max(-low, high):g}: "
+            "raw 0..255 pixels?"
+        )

@@ -1,0 +1,273 @@
+"""Figures of a trained model on a data set, with the protocol they were got under."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from pyro_afslvm.data import (
+    Dequantization,
+    Protocol,
+    SequenceDataset,
+    SequenceSource,
+    Split,
+    check_ceiling,
+    dequantization,
+    software_versions,
+)
+from pyro_afslvm.metrics import temporal_correlation
+from pyro_afslvm.objectives import bound_terms
+from pyro_afslvm.pair import Pair
+from pyro_afslvm.sampling import seed_step
+from pyro_afslvm.slvm import SLVM
+
+Progress = Callable[[int, int], None]
+
+
+class Likelihood(NamedTuple):
+    """The bound on the last frames of every sequence, in nats/dim of [0, 1] units."""
+
+    per_sequence: NDArray[np.float64]  # (N,)
+    num_values: int  # pixels scored in all
+
+    @property
+    def mean(self) -> float:
+        """Over sequences."""
+        return float(self.per_sequence.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean over sequences."""
+        n = len(self.per_sequence)
+        return float(self.per_sequence.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+
+@torch.no_grad()
+def likelihood(
+    pair: Pair,
+    data: SequenceDataset,
+    *,
+    noise: Dequantization,
+    scored_frames: int,
+    num_samples: int = 1,
+    batch_size: int = 25,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Likelihood:
+    """Bound (exact for flows) on the last frames of each sequence.
+
+    Args:
+        pair: model and guide, set to evaluation mode here.
+        data: sequences long enough for the model's context and the scored frames.
+        noise: dequantization.
+        scored_frames: how many frames, the last of each sequence, are reported.
+        num_samples: samples of the guide over which the bound is averaged.
+        batch_size: sequences at a time.
+        seed: of noise and samples.
+        progress: called with sequences done and their number.
+
+    Raises:
+        ValueError: if the mean is above the negative entropy of the noise: a bug.
+    """
+    _evaluation_mode(pair)
+    device = next(pair.model.parameters()).device
+    figures: list[Tensor] = []
+    num_values = 0
+    for i, batch in enumerate(_batches(data, batch_size)):
+        seed_step(seed, i, 1 << 22)
+        x = noise(batch.to(device))
+        terms = bound_terms(pair.model, pair.guide, x, num_particles=num_samples)
+        scored = terms.bound[..., -scored_frames:].double()
+        dims = math.prod(x.shape[2:])
+        figures.append(scored.mean((0, 2)) / dims)
+        num_values += x.shape[0] * scored_frames * dims
+        progress(min((i + 1) * batch_size, len(data)), len(data))
+    result = Likelihood(torch.cat(figures).cpu().numpy(), num_values)
+    check_ceiling(result.mean - noise.log_levels, noise=noise, num_values=num_values)
+    return result
+
+
+@torch.no_grad()
+def correlations(
+    pair: Pair, data: SequenceDataset, *, noise: Dequantization, scored_frames: int, seed: int = 0
+) -> tuple[float, float | None]:
+    """Temporal correlation (Eq. 31) of the frames and of the noise behind them.
+
+    Returns:
+        corr x, and corr y or ``None`` for a model without a flow.
+    """
+    _evaluation_mode(pair)
+    device = next(pair.model.parameters()).device
+    flow, context = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
+    frames, noises = [], []
+    for i, batch in enumerate(_batches(data, 25)):
+        seed_step(seed, i, 1 << 22)
+        x = noise(batch.to(device))
+        frames.append(x[:, -scored_frames:].cpu())
+        if flow is not None:
+            y = flow.condition(history=x[:, :context]).inv(x[:, context:])
+            noises.append(y[:, -scored_frames:].cpu())
+    correlation_x = temporal_correlation(torch.cat(frames))
+    return correlation_x, temporal_correlation(torch.cat(noises)) if noises else None
+
+
+def evaluate(
+    pair: Pair,
+    source: SequenceSource,
+    *,
+    split: Split = "test",
+    scored_frames: int = 10,
+    num_samples: int = 1,
+    seed: int = 0,
+    limit: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """All figures of a model on one split.
+
+    Args:
+        pair: model and guide.
+        source: where sequences come from.
+        split: of the data.
+        scored_frames: the last frames of each sequence, which are reported.
+        num_samples: samples of the guide.
+        seed: of noise and samples.
+        limit: use only so many sequences.
+        progress: called with sequences done and their number.
+
+    Returns:
+        nats/dim under the paper's protocol, bits/dim under the discrete one, temporal
+        correlations, the number of parameters, and both protocols, as JSON values.
+    """
+    from pyro_afslvm.training import crop_length  # Lightning is there, but no cycle at import
+
+    frames = crop_length(pair.model, scored_frames)
+    full = source.dataset(split, num_frames=frames)
+    chosen: Any = Subset(full, range(min(limit or len(full), len(full))))
+    results: dict[str, Any] = {}
+    total = 2 * len(chosen)
+    for k, name in enumerate(("gaussian", "uniform")):
+        noise = dequantization(name)
+        found = likelihood(
+            pair,
+            chosen,
+            noise=noise,
+            scored_frames=scored_frames,
+            num_samples=num_samples,
+            seed=seed,
+            progress=lambda done, n, k=k: progress(done + k * n, total),  # type: ignore[misc]
+        )
+        protocol = _protocol(pair, source, split, frames, scored_frames, name, num_samples, seed)
+        results |= _figures(found, noise, protocol, len(chosen))
+    gaussian = dequantization("gaussian")
+    x, y = correlations(pair, chosen, noise=gaussian, scored_frames=scored_frames, seed=seed)
+    parts = [part for part in pair if part is not None]
+    parameters = sum(p.numel() for part in parts for p in part.parameters())
+    return results | {"correlation_x": x, "correlation_y": y, "parameters": parameters}
+
+
+def _figures(
+    found: Likelihood, noise: Dequantization, protocol: dict[str, Any], num_sequences: int
+) -> dict[str, Any]:
+    if noise.name == "uniform":
+        return {
+            "bits_per_dim": noise.to_report(found.mean),
+            "bits_per_dim_error": found.error / math.log(2),
+            "protocol_bits": protocol,
+        }
+    return {
+        "nats_per_dim": noise.to_report(found.mean),
+        "nats_per_dim_error": found.error,
+        "nats_per_dim_unit": found.mean,
+        "num_sequences": num_sequences,
+        "protocol": protocol,
+    }
+
+
+def _protocol(
+    pair: Pair,
+    source: SequenceSource,
+    split: Split,
+    frames: int,
+    scored_frames: int,
+    noise: str,
+    num_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    import json
+
+    protocol = Protocol(
+        data=source.describe(),
+        split=split,
+        context_frames=frames - scored_frames,
+        scored_frames=scored_frames,
+        noise=noise,
+        num_samples=num_samples if pair.guide is not None else 1,
+        bound="exact" if pair.guide is None else "ELBO",
+        seed=seed,
+        versions=software_versions(),
+    )
+    return dict(json.loads(protocol.to_json()))
+
+
+@torch.no_grad()
+def pictures(
+    pair: Pair,
+    source: SequenceSource,
+    *,
+    split: Split = "test",
+    num_sequences: int = 4,
+    num_samples: int = 3,
+    context: int = 6,
+    horizon: int = 14,
+    seed: int = 0,
+) -> dict[str, NDArray[np.float32]]:
+    """Arrays for the flow pictures (Fig. 4) and the rollouts of a model.
+
+    Returns:
+        ``frames``, ``shift_m``, ``scale_m``, ``noise_m`` of each transform m from the frames
+        down; ``rollout_truth``, ``rollout_samples``, ``rollout_context``.
+    """
+    from pyro.infer import Predictive
+
+    _evaluation_mode(pair)
+    seed_step(seed, 0, 1 << 23)
+    device = next(pair.model.parameters()).device
+    given = max(context, getattr(pair.model, "context_length", 0) + 1)
+    data = source.dataset(split, num_frames=given + horizon)
+    noise = dequantization("gaussian")
+    x = noise(torch.stack([data[i] for i in range(num_sequences)]).to(device))
+    arrays = {"rollout_truth": x, "rollout_context": torch.tensor(given)}
+    predictive = Predictive(pair.model, guide=pair.guide, num_samples=num_samples)
+    past = x[:, :given]
+    future = predictive(past, horizon=horizon)["x_future"]
+    repeated = past.expand(num_samples, *past.shape)
+    arrays["rollout_samples"] = torch.cat([repeated, future], 2).clamp(0, 1)
+    flow, skip = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
+    if flow is not None:
+        arrays["frames"] = x[:, skip:]
+        levels = flow.condition(history=x[:, :skip]).levels(x[:, skip:])
+        for m, level in enumerate(levels, 1):
+            arrays[f"shift_{m}"] = level.shift
+            arrays[f"scale_{m}"] = level.log_scale.exp()
+            arrays[f"noise_{m}"] = level.noise
+    return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def is_latent(pair: Pair) -> bool:
+    """Whether the model has latent variables."""
+    return isinstance(pair.model, SLVM)
+
+
+def _evaluation_mode(pair: Pair) -> None:
+    for part in pair:
+        if part is not None:
+            part.eval()
+
+
+def _batches(data: Any, batch_size: int) -> Iterator[Tensor]:
+    yield from DataLoader(data, batch_size=batch_size)

@@ -1,0 +1,185 @@
+"""Results in the form of the paper's Table 1, one table per comparable protocol."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from textwrap import fill
+from typing import Any, NamedTuple
+
+from pyro_afslvm.report.runs import Run
+
+COMPARABLE = ("data", "split", "scored_frames", "noise")  # what runs of one table share
+_WORDS = {
+    "data": "data",
+    "split": "split",
+    "context_frames": "frames given",
+    "scored_frames": "frames scored",
+    "noise": "noise",
+    "num_samples": "samples per sequence",
+    "bound": "likelihood",
+    "seed": "seed",
+}
+
+
+class Cell(NamedTuple):
+    """A table's cell; ``best`` where no run of the column does better."""
+
+    text: str
+    best: bool = False
+
+
+class Table(NamedTuple):
+    """Comparable runs: column names, a row of cells per run, and the protocols in words."""
+
+    runs: list[Run]
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str]
+
+    @property
+    def caption(self) -> str:
+        """Data and split."""
+        protocol = self.runs[0].protocol
+        return ", ".join(phrase(protocol.get(key)) for key in ("data", "split"))
+
+
+def tables(runs: Sequence[Run]) -> list[Table]:
+    """Group runs by protocol, in the order they come, and lay out a table for each group."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_key(run.protocol), []).append(run)
+    return [_table(group) for group in groups.values()]
+
+
+def text(runs: Sequence[Run]) -> str:
+    """The tables as plain text, the best value of a column marked with ``*``."""
+    return "\n\n".join(_plain(table) for table in tables(runs))
+
+
+def phrase(value: Any) -> str:
+    """A JSON value in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {phrase(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(phrase(part) for part in value)
+    return "not stated" if value is None else str(value)
+
+
+def _key(protocol: dict[str, Any]) -> str:
+    return json.dumps([protocol.get(key) for key in COMPARABLE], sort_keys=True)
+
+
+def _table(runs: list[Run]) -> Table:
+    """Bits under different protocols stand in columns of their own, as nats do."""
+    columns = {
+        "model": [Cell(run.label) for run in runs],
+        "nats/dim ↑": _column(runs, "nats_per_dim", max),
+    }
+    words = _protocol(runs, lambda run: run.protocol)
+    notes = [_note("nats/dim", words)]
+    discrete = {_key(run.protocol_bits): None for run in runs if run.protocol_bits}
+    for number, key in enumerate(discrete, 1):
+        name = "bits/dim" + (f" ({number})" if len(discrete) > 1 else "")
+        here = [run for run in runs if run.protocol_bits and _key(run.protocol_bits) == key]
+        columns[f"{name} ↓"] = _column(runs, "bits_per_dim", min, here)
+        differing = _protocol(here, lambda run: run.protocol_bits or {})
+        notes.append(_note(name, differing, words))
+    columns["corr x → y"] = [Cell(_correlation(run)) for run in runs]
+    columns["parameters"] = [Cell(_count(run.number("parameters"))) for run in runs]
+    columns["training s"] = [Cell(_count(run.number("train_seconds"))) for run in runs]
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return Table(runs, list(columns), rows, notes)
+
+
+def _column(
+    runs: Sequence[Run],
+    key: str,
+    best: Callable[[Sequence[float]], float],
+    among: Sequence[Run] | None = None,
+) -> list[Cell]:
+    """Values with their standard errors, for the runs among those that have one protocol."""
+    among = runs if among is None else among
+    labels = {run.label for run in among}
+    values = [run.number(key) if run.label in labels else None for run in runs]
+    known = [value for value in values if value is not None]
+    record = best(known) if len(known) > 1 else None
+    errors = [run.number(f"{key}_error") for run in runs]
+    return [
+        Cell(_measured(value, error), value is not None and value == record)
+        for value, error in zip(values, errors, strict=True)
+    ]
+
+
+def _measured(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+
+
+def _correlation(run: Run) -> str:
+    before, after = run.number("correlation_x"), run.number("correlation_y")
+    if before is None:
+        return "–"
+    return f"{before:.2f}" if after is None else f"{before:.2f} → {after:.2f}"
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _protocol(runs: Sequence[Run], of: Callable[[Run], dict[str, Any]]) -> list[str]:
+    """What was measured, in words; where runs differ, which has which."""
+    protocols = {run.label: of(run) for run in runs}
+    keys = dict.fromkeys([*_WORDS, *(key for each in protocols.values() for key in each)])
+    stated = [
+        key
+        for key in keys
+        if key in COMPARABLE or (key != "versions" and any(key in p for p in protocols.values()))
+    ]
+    return [
+        f"{_WORDS.get(key, key.replace('_', ' '))}: "
+        + _held({label: phrase(protocol.get(key)) for label, protocol in protocols.items()})
+        for key in stated
+    ]
+
+
+def _held(values: dict[str, str]) -> str:
+    """The commonest value, then the others with who has them: ``6 (2-AF: 9)``."""
+    commonest = Counter(values.values()).most_common(1)[0][0]
+    holders: dict[str, list[str]] = {}
+    for label, value in values.items():
+        holders.setdefault(value, []).append(label)
+    others = [f"{', '.join(who)}: {value}" for value, who in holders.items() if value != commonest]
+    return commonest + (f" ({'; '.join(others)})" if others else "")
+
+
+def _note(name: str, words: Sequence[str], known: Sequence[str] = ()) -> str:
+    """A protocol as one line; where much of it is known, only how it differs."""
+    new = [word for word in words if word not in known]
+    if not known or len(new) == len(words):
+        return f"Protocol of {name}: " + " · ".join(words)
+    return f"Protocol of {name}: " + (f"as above, but {' · '.join(new)}" if new else "as above")
+
+
+def _plain(table: Table) -> str:
+    columns = [
+        [name, *(cell.text + "*" * cell.best for cell in cells)]
+        for name, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True)
+    ]
+    padded = [_aligned(column, left=place == 0) for place, column in enumerate(columns)]
+    head, *body = ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
+    width = sum(len(column[0]) + 2 for column in padded) - 2
+    rule = "─" * width
+    notes = [fill(note, max(width, 60), subsequent_indent="  ") for note in table.notes]
+    return "\n".join([table.caption, rule, head, rule, *body, rule, *notes])
+
+
+def _aligned(column: Sequence[str], *, left: bool) -> list[str]:
+    """One width for all; numbers stand below one another, with or without a ``*``."""
+    if left or not any(cell.endswith("*") for cell in column):
+        width = max(map(len, column))
+        return [cell.ljust(width) if left else cell.rjust(width) for cell in column]
+    bare = _aligned([cell.removesuffix("*") for cell in column], left=False)
+    return [
+        cell + ("*" if full.endswith("*") else " ") for cell, full in zip(bare, column, strict=True)
+    ]

@@ -1,0 +1,222 @@
+"""Run folders: what was trained, how, and what came of it."""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_afslvm.recipes import Recipe, RecipeError, execute, is_known, load_recipe
+from pyro_afslvm.settings import TrainSettings
+
+FORMAT = 1
+
+
+class RunError(ValueError):
+    """A run folder is missing, in the way, damaged, or of another version."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder holding one training run.
+
+    ``recipe.py`` (its text), ``settings.json`` (settings, data, versions), ``metrics.csv``,
+    ``last.ckpt``, ``best.ckpt``, and after evaluation ``results.json`` and ``pictures.npz``.
+    """
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation figure."""
+        return self.path / "best.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """Curve of training: step, seconds, nats/dim."""
+        return self.path / "metrics.csv"
+
+    @property
+    def results(self) -> Path:
+        """Figures on the test set, with their protocol."""
+        return self.path / "results.json"
+
+    @property
+    def pictures(self) -> Path:
+        """Arrays for the figures."""
+        return self.path / "pictures.npz"
+
+    @classmethod
+    def create(
+        cls, path: str | Path, recipe: Recipe, settings: TrainSettings, data: Mapping[str, Any]
+    ) -> "Run":
+        """Start a run in a new or empty folder.
+
+        Raises:
+            RunError: if the folder holds anything.
+        """
+        from pyro_afslvm.data import software_versions
+
+        run = cls(Path(path))
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise RunError(f"{run.path} is not empty: choose another --out, or give --resume")
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {run.path}: {error.strerror}") from None
+        write_atomically(run.path / "recipe.py", recipe.text.encode())
+        run._write_settings(settings, dict(data), software_versions())
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open an existing run.
+
+        Raises:
+            RunError: if there is none, or it is of another version.
+        """
+        run = cls(Path(path))
+        if not (run.path / "settings.json").is_file():
+            raise RunError(f"{run.path} holds no run: settings.json is missing")
+        version = run.read_settings().get("format")
+        if version != FORMAT:
+            raise RunError(f"{run.path} is of format {version}, this version reads {FORMAT}")
+        return run
+
+    def read_settings(self) -> dict[str, Any]:
+        """Contents of ``settings.json``."""
+        return read_json(self.path / "settings.json")
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How the run was trained."""
+        try:
+            return TrainSettings(**self.read_settings()["training"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path / 'settings.json'} is damaged: {error}") from None
+
+    def check_resumable(
+        self, recipe: Recipe, settings: TrainSettings, data: Mapping[str, Any]
+    ) -> None:
+        """Refuse to resume with another recipe or changed settings.
+
+        Raises:
+            RunError: naming what differs.
+        """
+        if recipe.text != self.recipe_text:
+            raise RunError(f"{self.path} was trained with another recipe than {recipe.path}")
+        if changed := settings.changed_from(self.settings):
+            raise RunError(f"{self.path} was trained with another {', '.join(changed)}")
+        if dict(data) != self.read_settings().get("data"):
+            raise RunError(f"{self.path} was trained on other data")
+
+    def update_settings(self, settings: TrainSettings) -> None:
+        """Note a new budget on resuming."""
+        stored = self.read_settings()
+        self._write_settings(settings, stored["data"], stored["versions"])
+
+    @property
+    def recipe_text(self) -> str:
+        """Text of the recipe the run was trained with."""
+        try:
+            return (self.path / "recipe.py").read_text()
+        except (OSError, UnicodeDecodeError):
+            raise RunError(f"{self.path} holds no readable recipe.py") from None
+
+    def recipe(self, *, given: str | Path | None = None, trust: bool = False) -> Recipe:
+        """The run's recipe, which is code, made executable.
+
+        Args:
+            given: a recipe of the user's own that must have the same text.
+            trust: execute the folder's copy whoever wrote it.
+
+        Raises:
+            RecipeError: if the text is not one the user has here.
+        """
+        text = self.recipe_text
+        if given is not None:
+            recipe = load_recipe(given)
+            if recipe.text != text:
+                raise RecipeError(f"{self.path} was trained with another recipe than {given}")
+            return recipe
+        if not (trust or is_known(text)):
+            raise RecipeError(
+                f"{self.path / 'recipe.py'} is code that was not run here before: read it, then "
+                "give --trust, or name your own copy with --recipe FILE"
+            )
+        return execute(self.path / "recipe.py", text)
+
+    def _write_settings(
+        self, settings: TrainSettings, data: dict[str, Any], versions: Mapping[str, str]
+    ) -> None:
+        content = {
+            "format": FORMAT,
+            "training": asdict(settings),
+            "data": data,
+            "versions": dict(versions),
+        }
+        write_json(self.path / "settings.json", content)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, as data only: nothing in it is executed.
+
+    Raises:
+        RunError: if it is missing, damaged or of another version.
+    """
+    import torch
+
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"there is no checkpoint {path}") from None
+    except Exception as error:
+        reason = str(error).split("\n")[0][:120]
+        raise RunError(f"checkpoint {path} cannot be read: {reason}") from None
+    version = checkpoint.get("format") if isinstance(checkpoint, dict) else None
+    if version != FORMAT:
+        raise RunError(f"checkpoint {path} is of format {version}, this version reads {FORMAT}")
+    return dict(checkpoint)
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint that is whole or not there."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that is whole or not there."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"cannot read {path}: {error}") from None

@@ -1,0 +1,71 @@
+"""Settings of a training run; those that are ``None`` come from the recipe."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+FREE_TO_CHANGE = ("steps", "seconds", "patience", "workers", "tensorboard", "accelerator")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train.
+
+    Args:
+        steps: optimizer steps; by default ``STEPS`` of the recipe.
+        seconds: stop after so many seconds of training, whatever the steps.
+        batch_size: sequences per step and device; by default ``BATCH_SIZE`` of the recipe.
+        learning_rate: of Adam; by default ``LEARNING_RATE`` of the recipe.
+        clip_norm: largest norm of the gradient of the loss, in nats per sequence and frame.
+        scored_frames: frames scored after the context.
+        noise: dequantization, ``gaussian`` (the paper's) or ``uniform`` (discrete protocol).
+        seed: of parameters, order, noise and samples.
+        validate_every: steps between validations, each followed by a checkpoint.
+        validation_sequences: sequences of the validation set that are used.
+        patience: stop after so many validations without a new best.
+        precision: ``32-true``, or ``bf16-mixed`` with distributions in single precision.
+        accelerator: as in Lightning.
+        devices: processes; each has its own batch.
+        workers: processes that load data.
+        tensorboard: write TensorBoard logs too (needs the extra ``logging``).
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    clip_norm: float = 1.0
+    scored_frames: int = 10
+    noise: Literal["gaussian", "uniform"] = "gaussian"
+    seed: int = 0
+    validate_every: int = 200
+    validation_sequences: int = 64
+    patience: int | None = None
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    workers: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "seconds",
+            "batch_size",
+            "learning_rate",
+            "clip_norm",
+            "scored_frames",
+            "validate_every",
+            "validation_sequences",
+            "patience",
+            "devices",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.seed < 0 or self.workers < 0:
+            raise ValueError("seed and workers must not be negative")
+
+    def changed_from(self, other: "TrainSettings") -> list[str]:
+        """Names of the settings that differ and matter to what is computed."""
+        names = [f.name for f in fields(self) if f.name not in FREE_TO_CHANGE]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]

@@ -1,0 +1,372 @@
+"""Training for the command line, on Lightning: resumable to the bit."""
+
+import logging
+import math
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from pyro.infer import ELBO, Trace_ELBO
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pyro_afslvm.data import Dequantization, SequenceDataset, SequenceSource, dequantization
+from pyro_afslvm.objectives import bound_terms
+from pyro_afslvm.pair import Pair
+from pyro_afslvm.recipes import Recipe, build_pair, remember
+from pyro_afslvm.runs import Run, RunError, load_checkpoint, save_checkpoint, write_atomically
+from pyro_afslvm.sampling import StepBatches, seed_step
+from pyro_afslvm.settings import TrainSettings
+from pyro_afslvm.svi import TrainingError, no_guide
+
+CONTEXT_FRAMES = 3  # of every crop, so that models with and without a flow see as many
+
+
+class BoundLoss(nn.Module):
+    """The negative bound in nats per sequence and scored frame, as one torch module.
+
+    Args:
+        pair: model and guide.
+        elbo: the objective, ``Trace_ELBO()`` by default.
+    """
+
+    def __init__(self, pair: Pair, elbo: ELBO | None = None) -> None:
+        super().__init__()
+        self.model = pair.model
+        self.guide = pair.guide
+        self.elbo = elbo or Trace_ELBO()
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
+        loss: Tensor = self.elbo.differentiable_loss(self.model, self.guide or no_guide, x)
+        return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
+
+
+def context_length(model: nn.Module) -> int:
+    """Frames the model is given and does not score."""
+    return int(getattr(model, "context_length", 0))
+
+
+def crop_length(model: nn.Module, scored_frames: int) -> int:
+    """Frames of a crop of which the last ``scored_frames`` are reported."""
+    return max(CONTEXT_FRAMES, context_length(model)) + scored_frames
+
+
+class Training(L.LightningModule):
+    """One run: loss, optimizer, validation, checkpoints, curve."""
+
+    def __init__(self, pair: Pair, recipe: Recipe, settings: TrainSettings, run: Run) -> None:
+        super().__init__()
+        self.loss = BoundLoss(pair)
+        self.recipe, self.settings, self.run_folder = recipe, settings, run
+        self.noise: Dequantization = dequantization(settings.noise)
+        self.step, self.seconds = 0, 0.0
+        self.best, self.since_best = -math.inf, 0
+        self.curve: list[tuple[int, float, float, float]] = []
+        self._restored: dict[str, Any] | None = None
+        self._losses: list[Tensor] = []
+        self.validation: DataLoader[Tensor] | None = None
+        self._started = 0.0
+        self.report: Callable[[Training], None] = lambda _: None
+
+    # state -------------------------------------------------------------------------------
+
+    @property
+    def num_dims(self) -> int:
+        """Entries of one frame."""
+        return math.prod(self.loss.model.frame_shape)  # type: ignore[arg-type]
+
+    @property
+    def steps(self) -> int:
+        """Steps to do in all."""
+        return int(self.settings.steps or self.recipe.constants.get("STEPS", 100_000))
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences per step and process."""
+        return int(self.settings.batch_size or self.recipe.constants.get("BATCH_SIZE", 16))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the budget is spent."""
+        return self.step >= self.steps or (
+            self.settings.seconds is not None and self.seconds >= self.settings.seconds
+        )
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        load_pair(Pair(self.loss.model, self.loss.guide), checkpoint)
+        self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+        self.best, self.since_best = checkpoint["best"], checkpoint["since_best"]
+        self.curve = [tuple(row) for row in checkpoint["curve"]]
+        self._restored = checkpoint["optimizer"]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; plain data and tensors."""
+        guide = self.loss.guide
+        return {
+            "model": self.loss.model.state_dict(),
+            "guide": None if guide is None else guide.state_dict(),
+            "optimizer": self.optimizers(use_pl_optimizer=False).state_dict(),  # type: ignore[union-attr]
+            "recipe": self.recipe.digest,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "since_best": self.since_best,
+            "curve": self.curve,
+        }
+
+    # Lightning's hooks -------------------------------------------------------------------
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        rate = self.settings.learning_rate or self.recipe.constants.get("LEARNING_RATE", 1e-4)
+        optimizer = torch.optim.Adam(self.loss.parameters(), lr=float(rate))
+        if self._restored is not None:
+            optimizer.load_state_dict(self._restored)
+        return optimizer
+
+    def on_train_epoch_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        seed_step(self.settings.seed, self.step, self.global_rank)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        x = self.noise(batch)
+        loss: Tensor = self.loss(x)
+        if x.device.type == "cpu" and not torch.isfinite(loss):
+            self._stop_at_nan(x, loss)
+        self._losses.append(loss.detach())
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._started
+        self._started = now
+        self.step += 1
+        self.report(self)
+        if self.is_done:
+            self.trainer.should_stop = True
+
+    def on_train_epoch_end(self) -> None:
+        if not self._losses:
+            return
+        train = self._nats_per_dim(-float(torch.stack(self._losses).mean()))
+        self._losses = []
+        valid = self._validate()
+        score = train if math.isnan(valid) and self.validation is None else valid
+        if not (math.isfinite(train) and math.isfinite(score)):
+            raise TrainingError(f"the bound is not finite near step {self.step}; {self._kept()}")
+        self.curve.append((self.step, self.seconds, train, valid))
+        is_best = score > self.best
+        self.since_best = 0 if is_best else self.since_best + 1
+        self.best = max(self.best, score)
+        if self.trainer.is_global_zero:
+            self._save(is_best)
+        if self.settings.patience and self.since_best >= self.settings.patience:
+            self.trainer.should_stop = True
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        """Nats/dim of the last frames on the validation set, NaN where there is none."""
+        if self.validation is None:
+            return math.nan
+        self.loss.eval()
+        figures = []
+        for i, batch in enumerate(self.validation):
+            seed_step(self.settings.seed, i, 1 << 20)  # the same noise at every validation
+            with self.trainer.precision_plugin.forward_context():
+                x = self.noise(batch.to(self.device))
+                terms = bound_terms(self.loss.model, self.loss.guide, x)
+            figures.append(terms.bound[..., -self.settings.scored_frames :].mean((0, 2)))
+        self.loss.train()
+        return self._nats_per_dim(float(torch.cat(figures).mean()))
+
+    def _nats_per_dim(self, nats_per_frame: float) -> float:
+        return nats_per_frame / self.num_dims - math.log(256)
+
+    def _save(self, is_best: bool) -> None:
+        save_checkpoint(self.run_folder.last, self.state())
+        if is_best:
+            write_atomically(self.run_folder.best, self.run_folder.last.read_bytes())
+        rows = ["step,seconds,train_nats_per_dim,validation_nats_per_dim"]
+        rows += [f"{s},{sec:.3f},{t:.6f},{v:.6f}" for s, sec, t, v in self.curve]
+        write_atomically(self.run_folder.metrics, ("\n".join(rows) + "\n").encode())
+        for logger in self.trainer.loggers:
+            step, seconds, train, valid = self.curve[-1]
+            figures = {"train_nats_per_dim": train, "validation_nats_per_dim": valid}
+            logger.log_metrics({**figures, "seconds": seconds}, step)
+
+    def _stop_at_nan(self, x: Tensor, loss: Tensor) -> None:
+        terms = bound_terms(self.loss.model, self.loss.guide, x)
+        site = "z" if not bool(torch.isfinite(terms.kl).all()) else "x"
+        raise TrainingError(
+            f"the loss became {float(loss)} at step {self.step}, site '{site}'; {self._kept()}"
+        )
+
+    def _kept(self) -> str:
+        if self.run_folder.last.exists():
+            return f"the checkpoint {self.run_folder.last} from before is kept"
+        return "no checkpoint had been written yet"
+
+
+def load_pair(pair: Pair, checkpoint: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into model and guide.
+
+    Raises:
+        RunError: if they do not fit.
+    """
+    try:
+        pair.model.load_state_dict(checkpoint["model"])
+        if pair.guide is not None:
+            pair.guide.load_state_dict(checkpoint["guide"])
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise RunError(f"the checkpoint does not fit the recipe: {reason}") from None
+
+
+def train(
+    recipe: Recipe,
+    source: SequenceSource,
+    out: Any,
+    settings: TrainSettings,
+    *,
+    resume: bool = False,
+    report: Callable[[Training], None] | None = None,
+) -> Run:
+    """Train a recipe on a data set into a run folder.
+
+    Args:
+        recipe: what to train.
+        source: where sequences come from.
+        out: the run folder; new, or with ``resume`` an earlier run's.
+        settings: how to train.
+        resume: go on with an earlier run, exactly as if it had not been interrupted.
+        report: called after every step with the :class:`Training`.
+
+    Raises:
+        RunError: if the folder is in the way, or was trained otherwise.
+        TrainingError: if the loss becomes NaN; the last good checkpoint is kept.
+        KeyboardInterrupt: on Ctrl-C, after the step has ended and a checkpoint was written.
+    """
+    seed_step(settings.seed, 0, 1 << 21)
+    pair = build_pair(recipe, source.frame_shape)
+    frames = crop_length(pair.model, settings.scored_frames)
+    data = source.dataset("train", num_frames=frames)
+    validation = _validation_set(source, frames, settings)
+    if resume:
+        run = Run.open(out)
+        run.check_resumable(recipe, settings, source.describe())
+        run.update_settings(settings)
+    else:
+        run = Run.create(out, recipe, settings, source.describe())
+    remember(recipe)
+    training = Training(pair, recipe, settings, run)
+    training.validation = validation
+    if report is not None:
+        training.report = report
+    if resume and run.last.exists():
+        training.restore(load_checkpoint(run.last))
+    if not training.is_done:
+        _fit(training, data)
+    return run
+
+
+def _fit(training: Training, data: SequenceDataset) -> None:
+    settings = training.settings
+    trainer = _trainer(training)
+    batches = StepBatches(
+        len(data),
+        training.batch_size,
+        seed=settings.seed,
+        length=settings.validate_every,
+        position=lambda: training.step,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    loader = DataLoader(data, batch_sampler=batches, num_workers=settings.workers)
+    with _quiet(), _interruptible(trainer) as interrupted:
+        trainer.fit(training, loader)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _trainer(training: Training) -> L.Trainer:
+    settings = training.settings
+    logger: Any = False
+    if settings.tensorboard:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        logger = TensorBoardLogger(training.run_folder.path, name="tensorboard", version="")
+    with _quiet():
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy="ddp" if settings.devices > 1 else "auto",
+            precision=settings.precision,
+            max_steps=training.steps - training.step,
+            min_epochs=0,
+            max_epochs=-1,
+            gradient_clip_val=settings.clip_norm,
+            num_sanity_val_steps=0,
+            logger=logger,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            inference_mode=False,
+            log_every_n_steps=1,
+        )
+
+
+def _validation_set(
+    source: SequenceSource, frames: int, settings: TrainSettings
+) -> DataLoader[Tensor] | None:
+    try:
+        data = source.dataset("validation", num_frames=frames)
+    except ValueError:  # the public Moving MNIST file has none
+        return None
+    chosen = range(min(settings.validation_sequences, len(data)))
+    return DataLoader(torch.utils.data.Subset(data, chosen), batch_size=32)
+
+
+@contextmanager
+def _interruptible(trainer: L.Trainer) -> Iterator[list[bool]]:
+    """Let the first Ctrl-C end the step, validate and save; a second one ends at once."""
+    interrupted: list[bool] = []
+
+    def stop(*_: object) -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted.append(True)
+        trainer.should_stop = True
+
+    try:
+        before = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # only the main thread may
+        yield interrupted
+        return
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice; its errors still come through."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,69 @@
+"""Temporal correlation, Eq. 31."""
+
+import math
+
+import pytest
+import torch
+
+from pyro_afslvm.metrics import temporal_correlation
+
+
+def autoregressive(a: float, shape: tuple[int, ...], num_frames: int) -> torch.Tensor:
+    """Stationary AR(1): correlation a between neighbours, (N, T, *frame)."""
+    frames = [torch.randn(shape)]
+    for _ in range(num_frames - 1):
+        frames.append(a * frames[-1] + math.sqrt(1 - a**2) * torch.randn(shape))
+    return torch.stack(frames, 1)
+
+
+def test_white_noise_has_none() -> None:
+    assert abs(temporal_correlation(torch.randn(200, 20, 1, 4, 4))) < 0.01
+
+
+@pytest.mark.parametrize("a", [-0.5, 0.3, 0.9])
+def test_autoregressive_sequences(a: float) -> None:
+    x = autoregressive(a, (2000, 2, 3, 3), 20)
+    assert temporal_correlation(3 + 10 * x) == pytest.approx(a, abs=0.02)
+
+
+def test_sequences_that_never_change() -> None:
+    x = torch.rand(50, 1, 2, 3).expand(50, 7, 2, 3)
+    assert temporal_correlation(x) == pytest.approx(1.0)
+
+
+def test_against_a_loop_over_pixels() -> None:
+    x = torch.rand(5, 4, 1, 2, 2, dtype=torch.float64)
+    ratios = []
+    for i in range(2):
+        for j in range(2):
+            p = x[:, :, 0, i, j]
+            mean, variance = p.mean(), p.var(correction=0)
+            ratios.append(((p[:, :-1] - mean) * (p[:, 1:] - mean)).mean() / variance)
+    expected = torch.stack(ratios).mean().item()
+    assert temporal_correlation(x) == pytest.approx(expected, rel=1e-12)
+
+
+def test_statistics_are_per_pixel() -> None:
+    """A pixel that is always bright is no correlation."""
+    x = torch.randn(500, 20, 4) + torch.tensor([0.0, 10.0, 100.0, -50.0])
+    assert abs(temporal_correlation(x)) < 0.03
+
+
+def test_constant_pixels_are_left_out() -> None:
+    x = autoregressive(0.6, (500, 3), 20)
+    constant = torch.full((500, 20, 2), 0.1)
+    alone, together = temporal_correlation(x), temporal_correlation(torch.cat([x, constant], -1))
+    assert together == pytest.approx(alone, rel=1e-12)
+    assert math.isnan(temporal_correlation(constant))
+
+
+def test_scalar_frames_and_large_offsets() -> None:
+    x = autoregressive(0.5, (5000,), 20)
+    assert temporal_correlation(x) == pytest.approx(0.5, abs=0.02)
+    assert temporal_correlation(x.double() + 1e6) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (4, 1), (0, 5), (4, 1, 3, 3)])
+def test_too_little_to_correlate(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        temporal_correlation(torch.zeros(shape))
