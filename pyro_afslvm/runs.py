@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_afslvm.data import SequenceSource, source_from_config
 from pyro_afslvm.recipes import Recipe, RecipeError, execute, is_known, load_recipe
 from pyro_afslvm.settings import TrainSettings
 
@@ -55,7 +56,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: str | Path, recipe: Recipe, settings: TrainSettings, data: Mapping[str, Any]
+        cls, path: str | Path, recipe: Recipe, settings: TrainSettings, source: SequenceSource
     ) -> "Run":
         """Start a run in a new or empty folder.
 
@@ -72,7 +73,8 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot make {run.path}: {error.strerror}") from None
         write_atomically(run.path / "recipe.py", recipe.text.encode())
-        run._write_settings(settings, dict(data), software_versions())
+        versions = software_versions()
+        run._write_settings(settings, source.describe(), source.config(), versions)
         return run
 
     @classmethod
@@ -102,8 +104,17 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path / 'settings.json'} is damaged: {error}") from None
 
+    @property
+    def source(self) -> SequenceSource:
+        """The data the run was trained on.
+
+        Raises:
+            ValueError: if it is not a source of this library.
+        """
+        return source_from_config(self.read_settings().get("source", {}))
+
     def check_resumable(
-        self, recipe: Recipe, settings: TrainSettings, data: Mapping[str, Any]
+        self, recipe: Recipe, settings: TrainSettings, source: SequenceSource
     ) -> None:
         """Refuse to resume with another recipe or changed settings.
 
@@ -114,13 +125,13 @@ class Run:
             raise RunError(f"{self.path} was trained with another recipe than {recipe.path}")
         if changed := settings.changed_from(self.settings):
             raise RunError(f"{self.path} was trained with another {', '.join(changed)}")
-        if dict(data) != self.read_settings().get("data"):
+        if source.describe() != self.read_settings().get("data"):
             raise RunError(f"{self.path} was trained on other data")
 
     def update_settings(self, settings: TrainSettings) -> None:
         """Note a new budget on resuming."""
         stored = self.read_settings()
-        self._write_settings(settings, stored["data"], stored["versions"])
+        self._write_settings(settings, stored["data"], stored["source"], stored["versions"])
 
     @property
     def recipe_text(self) -> str:
@@ -154,12 +165,17 @@ class Run:
         return execute(self.path / "recipe.py", text)
 
     def _write_settings(
-        self, settings: TrainSettings, data: dict[str, Any], versions: Mapping[str, str]
+        self,
+        settings: TrainSettings,
+        data: Mapping[str, Any],
+        source: Mapping[str, Any],
+        versions: Mapping[str, str],
     ) -> None:
         content = {
             "format": FORMAT,
             "training": asdict(settings),
-            "data": data,
+            "data": dict(data),
+            "source": dict(source),
             "versions": dict(versions),
         }
         write_json(self.path / "settings.json", content)

@@ -260,10 +260,10 @@ def train(
     validation = _validation_set(source, frames, settings)
     if resume:
         run = Run.open(out)
-        run.check_resumable(recipe, settings, source.describe())
+        run.check_resumable(recipe, settings, source)
         run.update_settings(settings)
     else:
-        run = Run.create(out, recipe, settings, source.describe())
+        run = Run.create(out, recipe, settings, source)
     remember(recipe)
     training = Training(pair, recipe, settings, run)
     training.validation = validation

@@ -157,7 +157,7 @@ def test_protocol_survives_json() -> None:
         ({"noise": "uniform"}, False),
         ({"split": "validation"}, False),
         ({"scored_frames": 9}, False),
-        ({"context_frames": 6}, False),
+        ({"context_frames": 6}, True),
         ({"data": {"name": "moving_digits", "size": 64}}, False),
         ({"seed": 1}, True),
         ({"bound": "exact"}, True),

@@ -221,6 +221,21 @@ def test_context_samples_bound_and_seed_may_differ_within_a_table(make, tmp_path
     assert "frames given: 3 (B: 6)" in html
 
 
+def test_a_protocol_of_names_and_objects_reads_as_words(make):
+    data = {"name": "moving_digits", "size": 16, "background": None, "num_digits": 1}
+    text = table_text([make("a", "A", -3, protocol={"data": data, "noise": "gaussian"})])
+    flat = re.sub(r"\s+", " ", text)
+    assert flat.startswith("moving digits, size 16, background none, num digits 1, test ─")
+    assert "noise: gaussian, x = v/255 + N(0, (1/256)²) ·" in flat
+
+
+def test_how_many_sequences_were_scored_is_told(make):
+    runs = [make("a", "A", -3.0, num_sequences=100), make("b", "B", -3.1, num_sequences=100)]
+    assert "sequences: 100" in re.sub(r"\s+", " ", table_text(runs))
+    few = make("c", "C", -3.2, num_sequences=5)
+    assert "sequences: 100 (C: 5)" in re.sub(r"\s+", " ", table_text([*runs, few]))
+
+
 def test_bits_of_different_protocols_share_no_column(make):
     other = BITS | {"noise": "none"}
     text = table_text([make("a", "A", -3.0), make("b", "B", -2.0, protocol_bits=other)])

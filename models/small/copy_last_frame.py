@@ -4,9 +4,9 @@ from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.transforms import LastFrame
 
 NAME = "copy last frame"
-LEARNING_RATE = 2e-2
+LEARNING_RATE = 5e-2
 BATCH_SIZE = 8
-STEPS = 400
+STEPS = 200
 
 
 def build(frame_shape: tuple[int, ...] = (1, 32, 32)) -> Pair:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyro_afslvm.data.base import SequenceSource as SequenceSource
     from pyro_afslvm.data.base import Split as Split
+    from pyro_afslvm.data.base import source_from_config as source_from_config
     from pyro_afslvm.data.datasets import GeneratedSequences as GeneratedSequences
     from pyro_afslvm.data.datasets import SequenceDataset as SequenceDataset
     from pyro_afslvm.data.datasets import StoredSequences as StoredSequences
@@ -42,6 +43,7 @@ _HOME = {
     "dequantization": "noise",
     "nats_per_dim": "protocol",
     "software_versions": "protocol",
+    "source_from_config": "base",
 }
 __all__ = sorted(_HOME)
 

@@ -1,9 +1,11 @@
 """Where sequences come from: the settings of a data set, without its pixels."""
 
 import abc
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pyro_afslvm.data.datasets import SequenceDataset
 
 Split = Literal["train", "validation", "test"]
@@ -21,6 +23,17 @@ class SequenceSource(abc.ABC):
     """
 
     name: ClassVar[str]
+    _arguments: dict[str, Any]
+
+    def __new__(cls, **arguments: Any) -> "Self":
+        """Note the arguments, so that a run can make the same source again."""
+        source = super().__new__(cls)
+        source._arguments = arguments
+        return source
+
+    def config(self) -> dict[str, Any]:
+        """Class and arguments as JSON values, for :func:`source_from_config`."""
+        return {"class": type(self).__name__, "arguments": self._arguments}
 
     @property
     @abc.abstractmethod
@@ -43,6 +56,22 @@ class SequenceSource(abc.ABC):
     @abc.abstractmethod
     def describe(self) -> dict[str, object]:
         """Settings as JSON values, for the protocol; the same on every machine."""
+
+
+def source_from_config(config: dict[str, Any]) -> SequenceSource:
+    """Make the source of which this is the ``config()``; sources of this library only.
+
+    Raises:
+        ValueError: It names something else.
+    """
+    import pyro_afslvm.data as data
+
+    name = config.get("class")
+    source = getattr(data, name) if isinstance(name, str) and name in data.__all__ else None
+    if not (isinstance(source, type) and issubclass(source, SequenceSource)):
+        raise ValueError(f"{name!r} is no source of sequences of this library: give --data")
+    made: SequenceSource = source(**config.get("arguments", {}))
+    return made
 
 
 def check_request(split: str, num_frames: int) -> None:

@@ -124,7 +124,8 @@ class MovingDigits(SequenceSource):
 
     def describe(self) -> dict[str, object]:
         """Settings as JSON values."""
-        return {"name": self.name, **vars(self)}
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        return {"name": self.name, **settings}
 
 
 @lru_cache(maxsize=16)

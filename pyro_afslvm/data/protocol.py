@@ -114,7 +114,7 @@ class Protocol:
         """Whether two results may share a column: same data, split, scored frames and noise."""
         return all(
             getattr(self, name) == getattr(other, name)
-            for name in ("data", "split", "context_frames", "scored_frames", "noise")
+            for name in ("data", "split", "scored_frames", "noise")
         )
 
 

@@ -18,6 +18,11 @@ _WORDS = {
     "num_samples": "samples per sequence",
     "bound": "likelihood",
     "seed": "seed",
+    "num_sequences": "sequences",
+}
+_NOISES = {  # what the names of dequantizations stand for, pixels v of 0 to 255
+    "gaussian": "v/255 + N(0, (1/256)²)",
+    "uniform": "(v + U[0, 1))/256",
 }
 
 
@@ -57,12 +62,20 @@ def text(runs: Sequence[Run]) -> str:
 
 
 def phrase(value: Any) -> str:
-    """A JSON value in words."""
+    """A JSON value in words; an object's name stands first, without its key."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {phrase(part)}" for key, part in value.items())
+        name = [phrase(value["name"]).replace("_", " ")] if "name" in value else []
+        rest = [f"{_spaced(key)} {phrase(part)}" for key, part in value.items() if key != "name"]
+        return ", ".join(name + rest)
     if isinstance(value, list | tuple):
-        return ", ".join(phrase(part) for part in value)
-    return "not stated" if value is None else str(value)
+        return " ".join(phrase(part) for part in value)
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return str(value)
+
+
+def _spaced(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def _key(protocol: dict[str, Any]) -> str:
@@ -129,7 +142,7 @@ def _count(value: float | None) -> str:
 
 def _protocol(runs: Sequence[Run], of: Callable[[Run], dict[str, Any]]) -> list[str]:
     """What was measured, in words; where runs differ, which has which."""
-    protocols = {run.label: of(run) for run in runs}
+    protocols = {run.label: of(run) | _sequences(run) for run in runs}
     keys = dict.fromkeys([*_WORDS, *(key for each in protocols.values() for key in each)])
     stated = [
         key
@@ -137,10 +150,20 @@ def _protocol(runs: Sequence[Run], of: Callable[[Run], dict[str, Any]]) -> list[
         if key in COMPARABLE or (key != "versions" and any(key in p for p in protocols.values()))
     ]
     return [
-        f"{_WORDS.get(key, key.replace('_', ' '))}: "
-        + _held({label: phrase(protocol.get(key)) for label, protocol in protocols.items()})
+        f"{_WORDS.get(key, _spaced(key))}: "
+        + _held({label: _value(key, protocol.get(key)) for label, protocol in protocols.items()})
         for key in stated
     ]
+
+
+def _sequences(run: Run) -> dict[str, Any]:
+    name = "num_sequences"
+    return {name: run.results[name]} if name in run.results else {}
+
+
+def _value(key: str, value: Any) -> str:
+    words = phrase(value)
+    return f"{words}, x = {_NOISES[words]}" if key == "noise" and words in _NOISES else words
 
 
 def _held(values: dict[str, str]) -> str:
@@ -170,8 +193,9 @@ def _plain(table: Table) -> str:
     head, *body = ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
     width = sum(len(column[0]) + 2 for column in padded) - 2
     rule = "─" * width
+    caption = fill(table.caption, max(width, 60))
     notes = [fill(note, max(width, 60), subsequent_indent="  ") for note in table.notes]
-    return "\n".join([table.caption, rule, head, rule, *body, rule, *notes])
+    return "\n".join([caption, rule, head, rule, *body, rule, *notes])
 
 
 def _aligned(column: Sequence[str], *, left: bool) -> list[str]:

@@ -1,0 +1,164 @@
+"""The ``afslvm`` command: train, evaluate, sample, report."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_afslvm.data import MovingDigits, MovingMNIST, SequenceSource
+from pyro_afslvm.settings import TrainSettings
+
+SOURCES = (MovingDigits, MovingMNIST)  # imported, so that --data finds them by name
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 2 for an error of the user's."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    command = COMMANDS[options.subcommand]
+    try:
+        command(parser, options)
+    except KeyboardInterrupt:
+        return _interrupted(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("AFSLVM_DEBUG"):
+            raise
+        print(f"afslvm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all subcommands; it imports neither torch nor Lightning."""
+    parser = ArgumentParser(
+        prog="afslvm", description="Sequence models with autoregressive flows across time, in Pyro."
+    )
+    commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("train", _train_parser(), help="train a recipe")
+    commands.add_subcommand("evaluate", _evaluate_parser(), help="figures of a run on test data")
+    commands.add_subcommand("sample", _sample_parser(), help="rollouts of a run, GIF and PNG")
+    commands.add_subcommand("report", _report_parser(), help="one HTML page of some runs")
+    return parser
+
+
+def _train_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train a recipe: a Python file with a build().")
+    parser.add_argument("recipe", type=str, help="the recipe, such as models/slvm_af1.py")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
+    parser.set_defaults({"data": {"class_path": "pyro_afslvm.data.MovingDigits"}})
+    parser.add_class_arguments(TrainSettings, as_group=True)
+    return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Figures of a run, kept in its results.json.")
+    _add_run(parser)
+    parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
+    parser.add_argument("--limit", type=int | None, help="use only so many sequences")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    return parser
+
+
+def _sample_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Sample the futures of test sequences.")
+    _add_run(parser)
+    parser.add_argument("--num_sequences", type=int, default=4, help="sequences")
+    parser.add_argument("--num_samples", type=int, default=3, help="futures of each")
+    parser.add_argument("--context", type=int, default=6, help="frames that are given")
+    parser.add_argument("--horizon", type=int, default=14, help="frames that are sampled")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    return parser
+
+
+def _report_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Tables, curves and pictures of runs in one HTML file.")
+    parser.add_argument("runs", type=str, nargs="+", help="run folders")
+    parser.add_argument("--out", type=str, default="report.html", help="the HTML file")
+    _add_trust(parser)
+    return parser
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    _add_trust(parser)
+
+
+def _add_trust(parser: ArgumentParser) -> None:
+    parser.add_argument("--recipe", type=str | None, help="your copy of the recipe")
+    parser.add_argument("--trust", action="store_true", help="execute the recipe in the folder")
+
+
+def _train(parser: ArgumentParser, options: Namespace) -> None:
+    made = parser.instantiate_classes(options).train
+    from pyro_afslvm.recipes import load_recipe
+    from pyro_afslvm.workflow import train_run
+
+    recipe = load_recipe(made.recipe)
+    out = _out(made)
+    run = train_run(recipe, made.data, out, _settings(made), resume=made.resume)
+    print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
+
+
+def _evaluate(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.report import table_text
+    from pyro_afslvm.runs import Run
+    from pyro_afslvm.workflow import evaluate_run
+
+    chosen = options.evaluate
+    run = Run.open(chosen.run)
+    evaluate_run(run, **_without(chosen, "run"))
+    print(table_text([run.path]))
+
+
+def _sample(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.runs import Run
+    from pyro_afslvm.workflow import sample_run
+
+    chosen = options.sample
+    gif, png = sample_run(Run.open(chosen.run), **_without(chosen, "run"))
+    print(f"wrote {gif} and {png}")
+
+
+def _report(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.runs import Run
+    from pyro_afslvm.workflow import report_runs
+
+    chosen = options.report
+    runs = [Run.open(path) for path in chosen.runs]
+    print(report_runs(runs, Path(chosen.out), recipe=chosen.recipe, trust=chosen.trust))
+    print(f"wrote {chosen.out}")
+
+
+COMMANDS = {"train": _train, "evaluate": _evaluate, "sample": _sample, "report": _report}
+
+
+def _settings(options: Namespace) -> TrainSettings:
+    return TrainSettings(**{name: options[name] for name in TrainSettings.__dataclass_fields__})
+
+
+def _out(options: Namespace) -> Path:
+    return Path(options.out or Path("runs") / Path(options.recipe).stem)
+
+
+def _without(options: Namespace, *names: str) -> dict[str, Any]:
+    return {k: v for k, v in options.as_dict().items() if k not in names}
+
+
+def _interrupted(options: Namespace) -> int:
+    print("afslvm: interrupted", file=sys.stderr)
+    if options.subcommand == "train":
+        out = _out(options.train)
+        if (out / "last.ckpt").exists():
+            print(f"go on with the same command and: --out {out} --resume", file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

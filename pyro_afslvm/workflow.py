@@ -1,0 +1,153 @@
+"""What the command line and the programs do with a run folder, step by step."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_afslvm.data import SequenceSource, Split
+from pyro_afslvm.evaluation import evaluate, pictures
+from pyro_afslvm.pair import Pair
+from pyro_afslvm.progress import counting_bar, training_bar
+from pyro_afslvm.recipes import Recipe, build_pair
+from pyro_afslvm.runs import Run, load_checkpoint, write_atomically, write_json
+from pyro_afslvm.settings import TrainSettings
+from pyro_afslvm.training import load_pair, train
+
+
+def train_run(
+    recipe: Recipe,
+    source: SequenceSource,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    resume: bool = False,
+) -> Run:
+    """Train with a progress bar; see :func:`pyro_afslvm.training.train`."""
+    with training_bar(f"training {recipe.name:<16}") as report:
+        return train(recipe, source, out, settings, resume=resume, report=report)
+
+
+def load_run(
+    run: Run, *, source: SequenceSource, recipe: str | None = None, trust: bool = False
+) -> tuple[Pair, Recipe, dict[str, Any]]:
+    """The model of a run with its best weights, its recipe, and the checkpoint.
+
+    Raises:
+        RecipeError: if the recipe is not one the user ran here, unless trusted.
+        RunError: if the checkpoint is missing or damaged.
+    """
+    known = run.recipe(given=recipe, trust=trust)
+    checkpoint = load_checkpoint(run.best)
+    pair = build_pair(known, source.frame_shape)
+    load_pair(pair, checkpoint)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for part in pair:
+        if part is not None:
+            part.to(device).eval()
+    return pair, known, checkpoint
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    source: SequenceSource | None = None,
+    split: Split = "test",
+    num_samples: int = 1,
+    limit: int | None = None,
+    seed: int = 0,
+    recipe: str | None = None,
+    trust: bool = False,
+) -> dict[str, Any]:
+    """Figures of a run on a split, kept in ``results.json``; pictures in ``pictures.npz``."""
+    source = source or run.source
+    pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
+    with counting_bar(f"evaluating {known.name:<14}") as progress:
+        results = evaluate(
+            pair,
+            source,
+            split=split,
+            scored_frames=run.settings.scored_frames,
+            num_samples=num_samples,
+            limit=limit,
+            seed=seed,
+            progress=progress,
+        )
+    last = load_checkpoint(run.last)
+    results |= {
+        "name": known.name,
+        "recipe": known.path.name,
+        "train_seconds": last["seconds"],
+        "train_steps": last["step"],
+        "best_step": checkpoint["step"],
+        "train_seed": run.settings.seed,
+    }
+    write_json(run.results, results)
+    draw_run(run, pair, source, split=split)
+    return results
+
+
+def draw_run(run: Run, pair: Pair, source: SequenceSource, **options: Any) -> dict[str, Any]:
+    """Compute the arrays of a run's pictures and keep them."""
+    arrays = pictures(pair, source, **options)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(run.pictures, buffer.getvalue())
+    return arrays
+
+
+def sample_run(
+    run: Run,
+    *,
+    source: SequenceSource | None = None,
+    split: Split = "test",
+    num_sequences: int = 4,
+    num_samples: int = 3,
+    context: int = 6,
+    horizon: int = 14,
+    seed: int = 0,
+    recipe: str | None = None,
+    trust: bool = False,
+) -> tuple[Path, Path]:
+    """Sample futures of test sequences; write ``rollout.gif`` and ``rollout.png``."""
+    from pyro_afslvm.plots import animation, frame_strip, to_png
+
+    source = source or run.source
+    pair, _, _ = load_run(run, source=source, recipe=recipe, trust=trust)
+    arrays = draw_run(
+        run,
+        pair,
+        source,
+        split=split,
+        num_sequences=num_sequences,
+        num_samples=num_samples,
+        context=context,
+        horizon=horizon,
+        seed=seed,
+    )
+    given = int(arrays["rollout_context"])
+    truth, samples = arrays["rollout_truth"].clip(0, 1), arrays["rollout_samples"]
+    panels = {"truth": truth} | {f"sample {i}": s for i, s in enumerate(samples, 1)}
+    gif, png = run.path / "rollout.gif", run.path / "rollout.png"
+    write_atomically(gif, animation(panels, context=given))
+    strip = {label: panel[0] for label, panel in panels.items()}
+    write_atomically(png, to_png(frame_strip(strip, context=given)))
+    return gif, png
+
+
+def report_runs(
+    runs: Sequence[Run], out: Path, *, recipe: str | None = None, trust: bool = False
+) -> str:
+    """Write the report of some runs, evaluating those that were not; return their table."""
+    from pyro_afslvm.report import table_text, write_report
+
+    for run in runs:
+        if not run.results.exists():
+            evaluate_run(run, recipe=recipe, trust=trust)
+    paths = [run.path for run in runs]
+    write_report(paths, out)
+    return table_text(paths)
+
