@@ -28,7 +28,16 @@ def register(module: nn.Module) -> None:
     if not name or any(store.get(f"{name}.{k}", p) is not p for k, p in trained.items()):
         name = _names[module] = f"{type(module).__name__}_{next(_numbers)}"
     for key, parameter in trained.items():
-        pyro.param(f"{name}.{key}", parameter)
+        _keep(f"{name}.{key}", parameter)
+        pyro.param(f"{name}.{key}")
+
+
+def _keep(name: str, parameter: nn.Parameter) -> None:
+    """Put the parameter itself into the store, which would train a contiguous copy of it."""
+    store = pyro.get_param_store()
+    store._constraints[name] = dist.constraints.real
+    store._params[name] = parameter
+    store._param_to_name[parameter] = name
 
 
 class Split(NamedTuple):

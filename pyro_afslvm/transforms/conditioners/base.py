@@ -1,5 +1,6 @@
 """The two faces of a conditioner: all of time at once, or one step."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -27,7 +28,10 @@ class Conditioner(nn.Module, ABC):
         initial_shape: shape of a shift that serves every frame, such as ``(C, 1, 1)``.
         window: frames it must have seen before it can say anything.
         reach: frames it looks back at; ``None`` for all of them.
-        residual: whether it predicts the change from the last frame, in place of the frame.
+        residual: whether it predicts the change from the last frame, in units of the scale:
+            :math:`\\mu = x_{t-1} + \\sigma m`. With a shift of its own a network must be exact
+            to a fraction of :math:`\\sigma`, and where that is as small as the pixels' noise
+            one optimizer step moves it by many of them.
     """
 
     def __init__(
@@ -84,7 +88,8 @@ class Conditioner(nn.Module, ABC):
         self, shift: Tensor, log_scale: Tensor, previous: Tensor | None
     ) -> AffineParameters:
         if self.residual and previous is not None:
-            shift = shift.to(previous.dtype) + previous
+            scale = log_scale.to(previous.dtype).clamp(max=math.log(10.0)).exp()
+            shift = previous + scale * shift
         return AffineParameters(shift, log_scale)
 
 

@@ -31,7 +31,7 @@ class LSTMConditioner(Conditioner):
         layers: number of LSTM layers.
         context_features: size of the context; 0 for none.
         pre_network: applied to :math:`x_{t-1}` before the LSTM.
-        residual: predict the change from the last vector.
+        residual: predict the change from the last vector, in units of the scale.
 
     Source: Marino et al., Appendix B.
 

@@ -26,7 +26,7 @@ class WindowedConditioner(Conditioner):
         frame_dims: dimensions of a frame.
         initial_shape: shape of a shift that serves every frame.
         window: number of past frames.
-        residual: whether the shift is added to the last frame.
+        residual: predict the change from the last frame, in units of the scale.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ConvConditioner(WindowedConditioner):
         window: number of past frames.
         norm: ``"batch"`` (the paper's recipes), ``"group"`` or ``None``. Batch norm couples
             sequences, and with time folded into the batch also frames, while training.
-        residual: predict the change from the last frame.
+        residual: predict the change from the last frame, in units of the scale.
         depth: convolutions per frame and after fusing.
 
     Source: Marino et al., Appendix B.1.
@@ -171,7 +171,7 @@ class MLPConditioner(WindowedConditioner):
         features: size of a vector.
         hidden: sizes of the hidden layers.
         window: number of past vectors.
-        residual: predict the change from the last vector.
+        residual: predict the change from the last vector, in units of the scale.
 
     >>> import torch
     >>> MLPConditioner(3, window=2)(torch.rand(7, 3), history=torch.rand(2, 3)).shift.shape

@@ -1,0 +1,141 @@
+"""The paper's Table 1 on any data: train recipes, evaluate them, print the table, write a report.
+
+    python -m inference.table1 --data MovingMNIST --data.path FOLDER --data.size 32 \
+        --steps 5000 --out runs/mnist
+
+Every recipe gets the same budget. A second call goes on where the first one stopped.
+"""
+
+import json
+import math
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from pyro_afslvm.data import MovingDigits, MovingMNIST, SequenceSource, software_versions
+from pyro_afslvm.recipes import load_recipe
+from pyro_afslvm.runs import Run, write_json
+from pyro_afslvm.settings import TrainSettings
+from pyro_afslvm.workflow import evaluate_run, report_runs, train_run
+
+SMALL = ("copy_last_frame", "af1", "af2", "slvm", "slvm_af1")
+SMALL_RECIPES = tuple(f"models/small/{name}.py" for name in SMALL)
+SOURCES = (MovingDigits, MovingMNIST)  # imported, so that --data finds them by name
+
+
+def compare(
+    recipes: Sequence[str],
+    source: SequenceSource,
+    out: Path,
+    settings: TrainSettings,
+    *,
+    num_samples: int = 1,
+) -> list[Run]:
+    """Train and evaluate each recipe into a folder of its own, going on with what is there."""
+    runs = []
+    for path in recipes:
+        recipe = load_recipe(path)
+        folder = out / Path(path).stem
+        begun = (folder / "settings.json").exists()
+        run = train_run(recipe, source, folder, settings, resume=begun)
+        if not run.results.exists() or run.results.stat().st_mtime < run.last.stat().st_mtime:
+            evaluate_run(run, source=source, num_samples=num_samples)
+        runs.append(run)
+    return runs
+
+
+def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """Figures of every run, and their mean and standard error over seeds."""
+    models = []
+    for runs in zip(*seeds, strict=True):
+        results = [json.loads(run.results.read_text()) for run in runs]
+        models.append(
+            {
+                "name": results[0]["name"],
+                "recipe": results[0]["recipe"],
+                "parameters": results[0]["parameters"],
+                **{key: _over_seeds(results, key) for key in FIGURES},
+                "seeds": [_short(result) for result in results],
+            }
+        )
+    first = json.loads(seeds[0][0].results.read_text())
+    return {
+        "hardware": {"processor": _processor(), "cores": os.cpu_count()},
+        "versions": software_versions(),
+        "protocol": first["protocol"],
+        "protocol_bits": first["protocol_bits"],
+        "training": json.loads((seeds[0][0].path / "settings.json").read_text())["training"],
+        "models": models,
+    }
+
+
+FIGURES = ("nats_per_dim", "bits_per_dim", "correlation_x", "correlation_y", "train_steps")
+
+
+def _over_seeds(results: list[dict[str, Any]], key: str) -> dict[str, float | None]:
+    values = [result[key] for result in results]
+    if None in values:
+        return {"mean": None, "error": None}
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "error": error}
+
+
+def _short(result: dict[str, Any]) -> dict[str, Any]:
+    keys = (
+        "train_seed",
+        "nats_per_dim",
+        "nats_per_dim_error",
+        "nats_per_dim_unit",
+        "bits_per_dim",
+        "correlation_x",
+        "correlation_y",
+        "train_steps",
+        "train_seconds",
+        "best_step",
+        "num_sequences",
+    )
+    return {key: result[key] for key in keys}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((ln.split(":")[1].strip() for ln in lines if ln.startswith("model name")), "")
+
+
+def main() -> None:
+    """Read options, run, print."""
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--recipes", type=list[str], default=list(SMALL_RECIPES))
+    parser.add_argument("--seeds", type=list[int], default=[0], help="training seeds")
+    parser.add_argument("--out", type=str, default="runs/table1", help="folder of the runs")
+    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
+    parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
+    parser.set_defaults({"data": {"class_path": "pyro_afslvm.data.MovingDigits"}})
+    parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
+    options = parser.instantiate_classes(parser.parse_args())
+    names = [name for name in TrainSettings.__dataclass_fields__ if name != "seed"]
+    out, seeds = Path(options.out), []
+    for seed in options.seeds:
+        settings = TrainSettings(seed=seed, **{name: options[name] for name in names})
+        folder = out / f"seed{seed}" if len(options.seeds) > 1 else out
+        runs = compare(
+            options.recipes, options.data, folder, settings, num_samples=options.num_samples
+        )
+        seeds.append(runs)
+        print(report_runs(runs, folder / "report.html"))
+        print(f"wrote {folder / 'report.html'}")
+    if options.json:
+        write_json(Path(options.json), summary(seeds))
+
+
+if __name__ == "__main__":
+    main()
