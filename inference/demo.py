@@ -29,8 +29,10 @@ def main() -> int:
     try:
         runs = compare(SMALL_RECIPES, source, options.runs, settings)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here (runs are in "
-              f"{options.runs})", file=sys.stderr)
+        print(
+            f"\ninterrupted; the same command goes on from here (runs are in {options.runs})",
+            file=sys.stderr,
+        )
         return 130
     print(report_runs(runs, options.out))
     print(f"wrote {options.out} in {time.perf_counter() - start:.0f} s; open it in a browser")

@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
     parser.set_defaults({"data": {"class_path": "pyro_afslvm.data.MovingDigits"}})
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
-    options = parser.instantiate_classes(parser.parse_args())
+    options = parser.instantiate(parser.parse_args())
     names = [name for name in TrainSettings.__dataclass_fields__ if name != "seed"]
     out, seeds = Path(options.out), []
     for seed in options.seeds:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -12,6 +12,15 @@ from pyro_afslvm.data import MovingDigits, MovingMNIST, SequenceSource
 from pyro_afslvm.settings import TrainSettings
 
 SOURCES = (MovingDigits, MovingMNIST)  # imported, so that --data finds them by name
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong and exit with 2."""
+        print(f"afslvm: error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> ArgumentParser:
     """The parser of all subcommands; it imports neither torch nor Lightning."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="afslvm", description="Sequence models with autoregressive flows across time, in Pyro."
     )
     commands = parser.add_subcommands(required=True)
@@ -45,7 +54,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _train_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Train a recipe: a Python file with a build().")
+    parser = Parser(description="Train a recipe: a Python file with a build().")
     parser.add_argument("recipe", type=str, help="the recipe, such as models/slvm_af1.py")
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
@@ -57,7 +66,7 @@ def _train_parser() -> ArgumentParser:
 
 
 def _evaluate_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Figures of a run, kept in its results.json.")
+    parser = Parser(description="Figures of a run, kept in its results.json.")
     _add_run(parser)
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
     parser.add_argument("--limit", type=int | None, help="use only so many sequences")
@@ -66,7 +75,7 @@ def _evaluate_parser() -> ArgumentParser:
 
 
 def _sample_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Sample the futures of test sequences.")
+    parser = Parser(description="Sample the futures of test sequences.")
     _add_run(parser)
     parser.add_argument("--num_sequences", type=int, default=4, help="sequences")
     parser.add_argument("--num_samples", type=int, default=3, help="futures of each")
@@ -77,7 +86,7 @@ def _sample_parser() -> ArgumentParser:
 
 
 def _report_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Tables, curves and pictures of runs in one HTML file.")
+    parser = Parser(description="Tables, curves and pictures of runs in one HTML file.")
     parser.add_argument("runs", type=str, nargs="+", help="run folders")
     parser.add_argument("--out", type=str, default="report.html", help="the HTML file")
     _add_trust(parser)
@@ -96,7 +105,7 @@ def _add_trust(parser: ArgumentParser) -> None:
 
 
 def _train(parser: ArgumentParser, options: Namespace) -> None:
-    made = parser.instantiate_classes(options).train
+    made = parser.instantiate(options).train
     from pyro_afslvm.recipes import load_recipe
     from pyro_afslvm.workflow import train_run
 

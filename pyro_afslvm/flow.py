@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyro_afslvm.objectives import log_prob_per_step
 from pyro_afslvm.programs import (
     across_time,
+    batch_size,
     check_horizon,
     register,
     split,
@@ -54,7 +55,7 @@ class FlowModel(nn.Module):
         check_flow(flow, frame_shape)
         self.flow = flow
         self.frame_shape = tuple(frame_shape)
-        self.context_length = flow.context_length if context_length is None else context_length
+        self.context_length = check_context(flow, context_length)
 
     def forward(
         self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
@@ -73,8 +74,8 @@ class FlowModel(nn.Module):
             ValueError: as :func:`~pyro_afslvm.programs.split` does; for no ``x`` and no horizon.
         """
         register(self)
-        check_horizon(x, horizon)
-        with pyro.plate("sequence", 1 if x is None else x.shape[0], dim=-1):
+        check_horizon(x, horizon, lengths)
+        with pyro.plate("sequence", batch_size(x, self.frame_shape), dim=-1):
             if x is not None:
                 pyro.sample("x", self.distribution(x, lengths=lengths), obs=self._scored(x))
             if not horizon:
@@ -82,7 +83,7 @@ class FlowModel(nn.Module):
             future: Tensor = pyro.sample("x_future", self._future(x, horizon))
             return future
 
-    def distribution(self, x: Tensor, *, lengths: Tensor | None = None) -> dist.Distribution:
+    def distribution(self, x: Tensor, *, lengths: Tensor | None = None) -> dist.TorchDistribution:
         """p(x after the context | the context): a ``TransformedDistribution``."""
         parts = split(
             x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=lengths
@@ -112,8 +113,8 @@ class FlowModel(nn.Module):
     def _scored(self, x: Tensor) -> Tensor:
         return x[:, self.context_length :]
 
-    def _future(self, x: Tensor | None, horizon: int) -> dist.Distribution:
-        like = next(self.parameters()) if x is None else x
+    def _future(self, x: Tensor | None, horizon: int) -> dist.TorchDistribution:
+        like = next(self.parameters(), torch.empty(())) if x is None else x
         base = standard_normal((horizon, *self.frame_shape), like)
         return across_time(base, self.flow.condition(history=x))
 
@@ -125,3 +126,13 @@ def check_flow(flow: TemporalTransform, frame_shape: tuple[int, ...]) -> None:
             f"the flow is of frames with {flow.frame_dims} dimensions, frame_shape is "
             f"{tuple(frame_shape)}"
         )
+
+
+def check_context(flow: TemporalTransform | None, context_length: int | None) -> int:
+    """Frames that are given: so many, or as few as the flow needs; refuse fewer."""
+    needed = 0 if flow is None else flow.context_length
+    if context_length is not None and context_length < needed:
+        raise ValueError(
+            f"expected a context of at least {needed} frames for this flow, got {context_length}"
+        )
+    return needed if context_length is None else context_length

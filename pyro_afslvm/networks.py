@@ -1,6 +1,7 @@
 """Encoders and decoders of single frames, for any number of leading batch dimensions."""
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -45,7 +46,7 @@ def mlp(*sizes: int) -> nn.Sequential:
     >>> mlp(3, 16, 8)(torch.zeros(5, 3)).shape
     torch.Size([5, 8])
     """
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    pairs = pairwise(sizes)
     return nn.Sequential(*(layer for a, b in pairs for layer in (nn.Linear(a, b), nn.ReLU())))
 
 
@@ -100,8 +101,7 @@ class ConvEncoder(nn.Module):
         self.frame_dims = 3
         sizes = [frame_shape[0], *channels]
         layers = [
-            _block(nn.Conv2d(a, b, 4, stride=2, padding=1), b, norm)
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            _block(nn.Conv2d(a, b, 4, stride=2, padding=1), b, norm) for a, b in pairwise(sizes)
         ]
         # on a single pixel group norm would leave little of the features
         last_norm = None if norm == "group" else norm
@@ -144,7 +144,7 @@ class ConvDecoder(nn.Module):
         first = _block(nn.ConvTranspose2d(latent_size, sizes[0], rest), sizes[0], norm)
         layers = [
             _block(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), b, norm)
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            for a, b in pairwise(sizes)
         ]
         self.network = nn.Sequential(nn.Unflatten(-1, (latent_size, 1, 1)), first, *layers)
         self.location = nn.ConvTranspose2d(sizes[-1], frame_shape[0], 4, stride=2, padding=1)

@@ -24,7 +24,7 @@ class BoundTerms(NamedTuple):
         return self.log_likelihood - self.kl
 
 
-def log_prob_per_step(distribution: dist.Distribution, value: Tensor) -> Tensor:
+def log_prob_per_step(distribution: dist.TorchDistribution, value: Tensor) -> Tensor:
     """Log-probability of each entry along time of a distribution over sequences.
 
     Args:
@@ -86,11 +86,13 @@ def _terms(
     lengths: Tensor | None,
 ) -> BoundTerms:
     if guide is None:
-        observed = poutine.trace(model).get_trace(x, lengths=lengths).nodes["x"]
+        observed: Any = poutine.trace(model).get_trace(x, lengths=lengths).nodes["x"]
         log_likelihood = log_prob_per_step(observed["fn"], observed["value"])
         return BoundTerms(log_likelihood, torch.zeros_like(log_likelihood))
     posterior = poutine.trace(guide).get_trace(x, lengths=lengths)
     joint = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x, lengths=lengths)
-    q, p, observed = posterior.nodes["z"], joint.nodes["z"], joint.nodes["x"]
+    q: Any = posterior.nodes["z"]
+    p: Any = joint.nodes["z"]
+    observed = joint.nodes["x"]
     kl = log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
     return BoundTerms(log_prob_per_step(observed["fn"], observed["value"]), kl)

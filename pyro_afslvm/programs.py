@@ -1,6 +1,7 @@
 """What the Pyro programs of this library share: registration, arguments, distributions."""
 
 import itertools
+import math
 import weakref
 from typing import NamedTuple
 
@@ -58,34 +59,41 @@ def split(
         ValueError: for another shape, too few frames, lengths out of range, values that are
             not finite or, for video, not in the units of the model.
     """
-    check_frames(x, frame_shape)
+    check_shape(x, frame_shape)
     batch, total = x.shape[0], x.shape[1]
     if total <= context_length:
         raise ValueError(
             f"expected more than {context_length} frames, for so many are given as context "
             f"and not scored; got {total}"
         )
+    check_values(x, frame_shape)
     history = x[:, :context_length] if context_length else None
     mask = None
     if lengths is not None:
-        if lengths.shape != (batch,) or lengths.is_floating_point():
-            raise ValueError(f"expected {batch} whole lengths, got {tuple(lengths.shape)}")
-        if is_validation_enabled() and not bool(
-            ((lengths > context_length) & (lengths <= total)).all()
-        ):
-            raise ValueError(
-                f"lengths must lie in {context_length + 1}..{total}, got "
-                f"{int(lengths.min())}..{int(lengths.max())}"
-            )
+        check_lengths(lengths, batch, context_length + 1, total)
         mask = torch.arange(context_length, total, device=x.device) < lengths[:, None]
     return Split(batch, history, x[:, context_length:], mask)
 
 
-def check_frames(x: Tensor, frame_shape: tuple[int, ...]) -> None:
+def batch_size(x: Tensor | None, frame_shape: tuple[int, ...]) -> int:
+    """Number of sequences; one where they are sampled from nothing."""
+    if x is None:
+        return 1
+    check_shape(x, frame_shape)
+    return x.shape[0]
+
+
+def check_shape(x: Tensor, frame_shape: tuple[int, ...]) -> None:
     """Refuse what is not a batch of sequences of such frames."""
     if x.ndim != 2 + len(frame_shape) or x.shape[2:] != frame_shape:
         expected = ", ".join(["batch", "time", *map(str, frame_shape)])
         raise ValueError(f"expected x of shape ({expected}), got {tuple(x.shape)}")
+    if not x.shape[0]:
+        raise ValueError(f"expected at least 1 sequence, got x of shape {tuple(x.shape)}")
+
+
+def check_values(x: Tensor, frame_shape: tuple[int, ...]) -> None:
+    """Refuse frames that are not finite or, for video, not in the units of the model."""
     if not x.is_floating_point():
         raise ValueError(
             f"expected frames as floating point numbers, got {x.dtype}: dequantize 0..255 "
@@ -94,7 +102,7 @@ def check_frames(x: Tensor, frame_shape: tuple[int, ...]) -> None:
     if not is_validation_enabled():
         return
     largest = float(x.detach().abs().max())  # NaN and Inf survive a maximum
-    if not torch.isfinite(torch.tensor(largest)):
+    if not math.isfinite(largest):
         raise ValueError("x holds NaN or Inf; expected finite values")
     if len(frame_shape) == 3 and largest > 16.0:
         raise ValueError(
@@ -103,26 +111,65 @@ def check_frames(x: Tensor, frame_shape: tuple[int, ...]) -> None:
         )
 
 
-def check_horizon(x: Tensor | None, horizon: int) -> None:
-    """Refuse a program with nothing to do."""
+def check_lengths(lengths: Tensor, batch: int, shortest: int, longest: int) -> None:
+    """Refuse lengths that are not one whole number in range for every sequence."""
+    kind = lengths.dtype
+    if lengths.shape != (batch,) or kind.is_floating_point or kind == torch.bool:
+        raise ValueError(f"expected {batch} whole lengths, got {tuple(lengths.shape)} of {kind}")
+    if not is_validation_enabled():
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    if low < shortest or high > longest:
+        raise ValueError(f"lengths must lie in {shortest}..{longest}, got {low}..{high}")
+
+
+def check_horizon(x: Tensor | None, horizon: int, lengths: Tensor | None) -> None:
+    """Refuse a program with nothing to do, and a future that would follow padding."""
     if horizon < 0 or (x is None and horizon == 0):
         raise ValueError(f"expected horizon >= 1 without x, and >= 0 with it; got {horizon}")
+    if horizon and lengths is not None:
+        raise ValueError(
+            "expected no lengths with a horizon, for the future would follow the padding; "
+            "forecast sequences of one length together"
+        )
 
 
-def standard_normal(shape: tuple[int, ...], like: Tensor) -> dist.Distribution:
+def check_latents(z: Tensor, steps: int, latent_size: int) -> None:
+    """Refuse latents from a guide that was made for another model."""
+    if z.shape[-2:] != (steps, latent_size):
+        raise ValueError(
+            f"expected z of shape (..., {steps}, {latent_size}), got {tuple(z.shape)}: the "
+            "guide was made for another model"
+        )
+
+
+def standard_normal(shape: tuple[int, ...], like: Tensor) -> dist.TorchDistribution:
     """N(0, I) over events of this shape, where ``like`` lives."""
     zeros = like.new_zeros(()).expand(shape)
-    return dist.Normal(zeros, torch.ones_like(zeros)).to_event(len(shape))
+    normal: dist.TorchDistribution = dist.Normal(zeros, torch.ones_like(zeros))
+    event: dist.TorchDistribution = normal.to_event(len(shape))
+    return event
 
 
 def across_time(
-    base: dist.Distribution, transform: ConditionedTemporalTransform
-) -> dist.Distribution:
+    base: dist.TorchDistribution, transform: ConditionedTemporalTransform
+) -> dist.TorchDistribution:
     """The distribution of sequences whose noise is ``base``; padded frames count zero."""
-    if transform.mask is not None:
-        event = len(base.event_shape)
-        inner = base.base_dist if isinstance(base, dist.Independent) else base
-        mask = transform.mask.reshape(*transform.mask.shape, *[1] * (event - 1))
-        base = inner.mask(mask).to_event(event)
-    return dist.TransformedDistribution(base, [transform])
+    noise = masked(base, transform.mask)
+    moved: dist.TorchDistribution = dist.TransformedDistribution(noise, [transform])
+    return moved
 
+
+def masked(base: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistribution:
+    """A distribution of independent entries over ``(T, *frame_shape)``, zero where masked.
+
+    Args:
+        base: the distribution.
+        mask: ``(*batch, T)``, true where a frame counts; ``None`` where all do.
+    """
+    if mask is None:
+        return base
+    event = len(base.event_shape)
+    entries = base.base_dist if isinstance(base, dist.Independent) else base
+    some: dist.TorchDistribution = entries.mask(mask.reshape(*mask.shape, *[1] * (event - 1)))
+    return some.to_event(event)

@@ -5,8 +5,18 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.flow import check_flow
-from pyro_afslvm.programs import Split, across_time, check_horizon, register, split, standard_normal
+from pyro_afslvm.flow import check_context, check_flow
+from pyro_afslvm.programs import (
+    Split,
+    across_time,
+    batch_size,
+    check_horizon,
+    check_latents,
+    masked,
+    register,
+    split,
+    standard_normal,
+)
 from pyro_afslvm.transforms import TemporalTransform, compose
 
 
@@ -44,15 +54,13 @@ class SLVM(nn.Module):
         context_length: int | None = None,
     ) -> None:
         super().__init__()
-        needed = 0
         if flow is not None:
             check_flow(flow, frame_shape)
-            needed = flow.context_length
         if prior.frame_dims != 1 or prior.context_length:
             raise ValueError("the prior must be a transform of vectors that starts from nothing")
         self.frame_shape = tuple(frame_shape)
         self.latent_size = latent_size
-        self.context_length = needed if context_length is None else context_length
+        self.context_length = check_context(flow, context_length)
         self.prior = prior
         self.decoder = decoder
         self.flow = flow
@@ -74,12 +82,13 @@ class SLVM(nn.Module):
             ValueError: as :func:`~pyro_afslvm.programs.split` does; for no ``x`` and no horizon.
         """
         register(self)
-        check_horizon(x, horizon)
-        with pyro.plate("sequence", 1 if x is None else x.shape[0], dim=-1):
+        check_horizon(x, horizon, lengths)
+        with pyro.plate("sequence", batch_size(x, self.frame_shape), dim=-1):
             z = None
             if x is not None:
                 parts = self.split(x, lengths)
                 z = pyro.sample("z", self.latents(parts))
+                check_latents(z, parts.values.shape[1], self.latent_size)
                 pyro.sample("x", self.frames(z, parts), obs=parts.values)
             if not horizon:
                 return None
@@ -93,13 +102,13 @@ class SLVM(nn.Module):
             x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=lengths
         )
 
-    def latents(self, parts: Split) -> dist.Distribution:
+    def latents(self, parts: Split) -> dist.TorchDistribution:
         """p(z): event ``(T, latent_size)``."""
         shape = (parts.values.shape[1], self.latent_size)
         base = standard_normal(shape, parts.values).expand([parts.batch])
         return across_time(base, self.prior.condition(mask=parts.mask))
 
-    def frames(self, z: Tensor, parts: Split) -> dist.Distribution:
+    def frames(self, z: Tensor, parts: Split) -> dist.TorchDistribution:
         """p(x | z): the decoder's Normal over y, sent through the flow."""
         return self._emission(z, history=parts.history, mask=parts.mask)
 
@@ -121,7 +130,7 @@ class SLVM(nn.Module):
             ``(*particles, batch, T - context_length, *frame_shape)``.
         """
         parts = self.split(x)
-        location, _ = self.decoder(z)
+        location: Tensor = self.decoder(z)[0]
         if self.flow is None:
             return location
         transform = self.flow.condition(history=parts.history)
@@ -130,19 +139,17 @@ class SLVM(nn.Module):
 
     def _emission(
         self, z: Tensor, *, history: Tensor | None, mask: Tensor | None = None
-    ) -> dist.Distribution:
-        y = dist.Normal(*self.decoder(z)).to_event(1 + len(self.frame_shape))
-        if self.flow is not None:
-            return across_time(y, self.flow.condition(history=history, mask=mask))
-        if mask is not None:
-            mask = mask.reshape(*mask.shape, *[1] * len(self.frame_shape))
-            return y.base_dist.mask(mask).to_event(1 + len(self.frame_shape))
-        return y
+    ) -> dist.TorchDistribution:
+        event = 1 + len(self.frame_shape)
+        y: dist.TorchDistribution = dist.Normal(*self.decoder(z)).to_event(event)
+        if self.flow is None:
+            return masked(y, mask)
+        return across_time(y, self.flow.condition(history=history, mask=mask))
 
-    def _future_latents(self, z: Tensor | None, horizon: int) -> dist.Distribution:
-        like = next(self.parameters()) if z is None else z
+    def _future_latents(self, z: Tensor | None, horizon: int) -> dist.TorchDistribution:
+        like = next(self.parameters(), torch.empty(())) if z is None else z
         base = standard_normal((horizon, self.latent_size), like)
         return across_time(base, self.prior.condition(history=z))
 
-    def _future_frames(self, z_future: Tensor, x: Tensor | None) -> dist.Distribution:
+    def _future_frames(self, z_future: Tensor, x: Tensor | None) -> dist.TorchDistribution:
         return self._emission(z_future, history=x)

@@ -1,14 +1,18 @@
 """Stochastic variational inference in one call, for notebooks."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO, SVI, Trace_ELBO
+from pyro.infer.util import torch_item, zero_grads
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
+
+from pyro_afslvm.programs import split
 
 
 class FitResult(NamedTuple):
@@ -55,18 +59,19 @@ def fit(
         progress: whether to show a progress bar.
 
     Raises:
+        ValueError: for data that the model refuses, before the first step.
         TrainingError: if the bound is NaN or infinite; the parameters are those before.
     """
-    first = next(model.parameters())
-    frames = data.shape[0 if data.ndim < 2 else 1] - int(getattr(model, "context_length", 0))
+    frames = _scored_frames(model, data)
+    like = next(model.parameters(), data)
     scale = 1.0 / (min(batch_size, len(data)) * frames)
-    programs = [poutine.scale(program, scale) for program in (model, guide or no_guide)]
     adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
-    svi = SVI(*programs, adam, elbo or Trace_ELBO())
+    scaled = poutine.scale(model, scale), poutine.scale(guide or no_guide, scale)
+    svi = SVI(scaled[0], scaled[1], adam, elbo or Trace_ELBO())
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
     batches = _batches(data, batch_size, torch.Generator().manual_seed(seed))
     for step in _counted(steps, progress, bound):
-        loss = svi.step(next(batches).to(first.device, first.dtype))
+        loss = _step(svi, next(batches).to(like.device, like.dtype))
         bound[step], seconds[step] = -loss, time.perf_counter() - start
         if not torch.isfinite(bound[step]):
             raise TrainingError(f"the bound is {-loss} at step {step}: lower the learning rate")
@@ -75,6 +80,27 @@ def fit(
 
 def no_guide(*_: Any, **__: Any) -> None:
     """The guide of a model without latents."""
+
+
+def _scored_frames(model: nn.Module, data: Tensor) -> int:
+    """Frames per sequence that count; refuses bad data at once and not when its turn comes."""
+    context = int(getattr(model, "context_length", 0))
+    frame_shape = getattr(model, "frame_shape", tuple(data.shape[2:]))
+    for part in data.split(64):
+        split(part, frame_shape=frame_shape, context_length=context, lengths=None)
+    return data.shape[1] - context
+
+
+def _step(svi: SVI, batch: Tensor) -> float:
+    """One step of SVI, without that of the optimizer if the loss is not finite."""
+    with poutine.trace(param_only=True) as captured:
+        loss = float(torch_item(svi.loss_and_grads(svi.model, svi.guide, batch)))
+    sites: list[Any] = list(captured.trace.nodes.values())
+    parameters = {site["value"].unconstrained() for site in sites}
+    if math.isfinite(loss):
+        svi.optim(parameters)
+    zero_grads(parameters)
+    return loss
 
 
 def _batches(data: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -89,7 +115,13 @@ def _counted(steps: int, progress: bool, bound: Tensor) -> Iterator[int]:
     if not progress:
         yield from range(steps)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("SVI"),

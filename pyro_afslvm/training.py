@@ -7,9 +7,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
+import pyro
 import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
@@ -42,7 +43,9 @@ class BoundLoss(nn.Module):
         self.elbo = elbo or Trace_ELBO()
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
-        loss: Tensor = self.elbo.differentiable_loss(self.model, self.guide or no_guide, x)
+        loss: Tensor = self.elbo.differentiable_loss(  # type: ignore[attr-defined]
+            self.model, self.guide or no_guide, x
+        )
         return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
 
 
@@ -137,9 +140,12 @@ class Training(L.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = self.noise(batch)
-        loss: Tensor = self.loss(x)
+        try:
+            loss: Tensor = self.loss(x)
+        except ValueError as error:  # Pyro's validation met NaN in a distribution
+            self._stop(x, " ".join(str(error).split())[:120])
         if x.device.type == "cpu" and not torch.isfinite(loss):
-            self._stop_at_nan(x, loss)
+            self._stop(x, f"the loss became {float(loss)}")
         self._losses.append(loss.detach())
         return loss
 
@@ -201,11 +207,13 @@ class Training(L.LightningModule):
             figures = {"train_nats_per_dim": train, "validation_nats_per_dim": valid}
             logger.log_metrics({**figures, "seconds": seconds}, step)
 
-    def _stop_at_nan(self, x: Tensor, loss: Tensor) -> None:
-        terms = bound_terms(self.loss.model, self.loss.guide, x)
+    def _stop(self, x: Tensor, reason: str) -> NoReturn:
+        """Find the first site that is not finite and give up."""
+        with pyro.validation_enabled(False), torch.no_grad():
+            terms = bound_terms(self.loss.model, self.loss.guide, x)
         site = "z" if not bool(torch.isfinite(terms.kl).all()) else "x"
         raise TrainingError(
-            f"the loss became {float(loss)} at step {self.step}, site '{site}'; {self._kept()}"
+            f"training stopped at step {self.step}, site '{site}': {reason}; " + self._kept()
         )
 
     def _kept(self) -> str:

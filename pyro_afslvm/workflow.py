@@ -150,4 +150,3 @@ def report_runs(
     paths = [run.path for run in runs]
     write_report(paths, out)
     return table_text(paths)
-

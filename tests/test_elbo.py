@@ -164,7 +164,10 @@ def eq_20(pair: Pair, x: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
         posterior = guide.posterior.conditioner(
             z[:, i : i + 1], history=past, context=torch.stack(features, 1)
         )
-        q, p = (total(normal(z[:, i], a.shift[:, 0], a.log_scale[:, 0].exp())) for a in (posterior, prior))
+        q, p = (
+            total(normal(z[:, i], a.shift[:, 0], a.log_scale[:, 0].exp()))
+            for a in (posterior, prior)
+        )
         kl.append(q - p)
     zero = torch.zeros(len(x), SCORED)
     return torch.stack(likelihood, 1), torch.stack(kl, 1) if kl else zero
@@ -213,9 +216,7 @@ def test_no_log_prob_per_step_of_what_couples_time() -> None:
 def test_vectorised_particles_are_single_ones(case: str, float64: None) -> None:
     pair, particles = build(case), 3
     x = frames(pair.model)
-    elbo = Trace_ELBO(
-        num_particles=particles, vectorize_particles=True, max_plate_nesting=1
-    )
+    elbo = Trace_ELBO(num_particles=particles, vectorize_particles=True, max_plate_nesting=1)
     pyro.set_rng_seed(5)
     together = elbo.loss(pair.model, pair.guide, x)
     pyro.set_rng_seed(5)
@@ -309,10 +310,17 @@ CHANGES: dict[str, Callable[[Pair, Tensor], Any]] = {
     "parameter data": lambda pair, x: [
         setattr(p, "data", p.data * 1.1) for p in pair.model.flow.parameters()
     ],
+    "parameter data in place": lambda pair, x: [
+        p.data.mul_(1.1) for p in pair.model.flow.parameters()
+    ],
+    "statistics of a frozen norm": lambda pair, x: pair.model.flow.get_buffer(
+        next(name for name, _ in pair.model.flow.named_buffers() if "mean" in name)
+    ).add_(0.5),
     "new parameter": lambda pair, x: setattr(
         levels(pair.model)[0].conditioner.shift, "bias", nn.Parameter(torch.ones(1))
     ),
     "x in place": lambda pair, x: x.mul_(0.5),
+    "x through NumPy": lambda pair, x: x.numpy().__imul__(0.5),
     "context in place": lambda pair, x: x[:, 0].mul_(0.5),
 }
 
@@ -323,6 +331,9 @@ CHANGES: dict[str, Callable[[Pair, Tensor], Any]] = {
 def test_no_value_outlives_what_it_was_made_from(case: str, change: str, grad: bool) -> None:
     pair = build(case, norm="batch")
     x = frames(pair.model)
+    if change.endswith("norm"):
+        for module in pair.model.modules():
+            module.train(not isinstance(module, nn.BatchNorm2d))
     with torch.set_grad_enabled(grad):
         before = loss(pair, x).item()
         CHANGES[change](pair, x)
@@ -330,6 +341,38 @@ def test_no_value_outlives_what_it_was_made_from(case: str, change: str, grad: b
         after = loss(pair, x).item()
         assert after == loss(fresh, x).item()
     assert after != before
+
+
+def test_arrays_that_share_memory_are_told_apart() -> None:
+    model = build("1-AF").model
+    array = frames(model).numpy()
+    with torch.no_grad():
+        first = model.log_prob(torch.from_numpy(array))
+        array *= 0.5
+        second = model.log_prob(torch.from_numpy(array))
+    assert not torch.equal(first, second)
+    assert torch.equal(second, copy.deepcopy(model).log_prob(torch.from_numpy(array)))
+
+
+def test_a_buffer_that_is_read_in_training_counts(float64: None) -> None:
+    pair = build("vectors w/ 2-AF")
+    flow = levels(pair.model)[0]
+    flow.conditioner.body = nn.Sequential(flow.conditioner.body, Scaled())
+    x = frames(pair.model)
+    before = loss(pair, x).item()
+    flow.conditioner.body[1].factor.fill_(2.0)
+    after = loss(pair, x).item()
+    assert after == loss(copy.deepcopy(pair), x).item()
+    assert after != before
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
 
 
 @pytest.mark.parametrize("case", WITH_FLOW)

@@ -63,7 +63,7 @@ class FilteringGuide(nn.Module):
             z of shape ``(*particles, batch, T - context_length, latent_size)``.
         """
         register(self)
-        check_horizon(x, horizon)
+        check_horizon(x, horizon, lengths)
         if x is None:
             return None
         parts = self.model.split(x, lengths)
@@ -71,7 +71,7 @@ class FilteringGuide(nn.Module):
             z: Tensor = pyro.sample("z", self.distribution(parts))
             return z
 
-    def distribution(self, parts: Split) -> dist.Distribution:
+    def distribution(self, parts: Split) -> dist.TorchDistribution:
         """q(z | x): event ``(T, latent_size)``."""
         features = self.encoder(self.model.noise(parts))
         shape = (parts.values.shape[1], self.model.latent_size)

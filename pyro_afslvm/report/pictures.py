@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from pyro_afslvm import plots
 from pyro_afslvm.report.runs import Array, Run
 
-_FLOW_COLUMNS, _STRIP_COLUMNS, _SAMPLES, _SEQUENCES = 10, 20, 3, 3  # that fit on a page
+_FLOW_COLUMNS, _STRIP_COLUMNS, _SAMPLES, _SEQUENCES = 10, 20, 3, 2  # that fit on a page
 
 
 class Picture(NamedTuple):

@@ -146,7 +146,9 @@ class TemporalAffine(TemporalTransform):
     def _enter(self, start: tuple[Tensor, ...]) -> Any:
         """Enough frames have come for the conditioner to begin."""
         history = torch.stack(torch.broadcast_tensors(*start), -1 - self.frame_dims)
-        return self.conditioner.initial_state(history.shape[: -1 - self.frame_dims], history=history)
+        return self.conditioner.initial_state(
+            history.shape[: -1 - self.frame_dims], history=history
+        )
 
 
 class TemporalDifference(TemporalAffine):

@@ -42,7 +42,7 @@ class TemporalTransform(TransformModule):
     sign = +1
 
     def __init__(self, *, frame_dims: int, context_length: int, reach: int | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.frame_dims = frame_dims
         self.context_length = context_length
         self.reach = reach
@@ -123,7 +123,7 @@ class TemporalTransform(TransformModule):
     def _inverse(self, x: Tensor) -> Tensor:
         return self.condition()._inverse(x)
 
-    def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:
+    def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.condition().log_abs_det_jacobian(y, x)
 
     def with_cache(self, cache_size: int = 1) -> "TemporalTransform":
@@ -178,7 +178,7 @@ class ConditionedTemporalTransform(Transform):
         """Log-scale of every entry of x, summed over the chain; the shape of x."""
         return self._invert(x).log_scale
 
-    def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:
+    def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.log_scale(x).flatten(-1 - self.transform.frame_dims).sum(-1)
 
     def _inverse(self, x: Tensor) -> Tensor:

@@ -68,9 +68,10 @@ class TemporalChain(TemporalTransform):
         """One state per part, each seeing the history at its own level."""
         if history is None:
             return tuple(part.initial_state(batch_shape) for part in self._parts)
-        states, full, whole = [], self._recent(history), self._is_whole(history)
+        states: list[Any] = []
+        full, whole, above = self._recent(history), self._is_whole(history), None
         for part in reversed(self._parts):
-            if states:
+            if above is not None:
                 full = self._invert(above, full, context, whole=whole).noise
             seen = _align(context, full, self.frame_dims)
             states.append(part.initial_state(batch_shape, history=full, context=seen))

@@ -122,7 +122,8 @@ class LSTMConditioner(Conditioner):
                 inputs = torch.cat([p.expand(*batch, *p.shape[-2:]) for p in parts], -1)
             inputs = inputs.expand(*batch, *inputs.shape[-2:])
             outputs, (hidden, cell) = self.lstm(
-                inputs.reshape(-1, *inputs.shape[-2:]), (_fold(state.hidden, batch), _fold(state.cell, batch))
+                inputs.reshape(-1, *inputs.shape[-2:]),
+                (_fold(state.hidden, batch), _fold(state.cell, batch)),
             )
         return outputs.reshape(*batch, *outputs.shape[1:]), LSTMState(
             _unfold(hidden, batch), _unfold(cell, batch)

@@ -103,8 +103,10 @@ class WindowedConditioner(Conditioner):
 
     def _fuse(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         batch = codes[0].shape[: -self.frame_dims]
-        flat = torch.cat([code.flatten(0, len(batch) - 1) for code in codes], 1) if batch else (
-            torch.cat(list(codes)).unsqueeze(0)
+        flat = (
+            torch.cat([code.flatten(0, len(batch) - 1) for code in codes], 1)
+            if batch
+            else (torch.cat(list(codes)).unsqueeze(0))
         )
         features = self.body(flat)
         shift, log_scale = self.shift(features), self.log_scale(features)
