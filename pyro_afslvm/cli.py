@@ -107,12 +107,14 @@ def _add_trust(parser: ArgumentParser) -> None:
 def _train(parser: ArgumentParser, options: Namespace) -> None:
     made = parser.instantiate(options).train
     from pyro_afslvm.recipes import load_recipe
+    from pyro_afslvm.training import is_first_process
     from pyro_afslvm.workflow import train_run
 
     recipe = load_recipe(made.recipe)
     out = _out(made)
     run = train_run(recipe, made.data, out, _settings(made), resume=made.resume)
-    print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
+    if is_first_process():
+        print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
 
 
 def _evaluate(parser: ArgumentParser, options: Namespace) -> None:

@@ -20,25 +20,25 @@ _names: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary(
 def register(module: nn.Module) -> None:
     """Show a module's parameters to Pyro, under a name no other module ever had.
 
-    The param store keeps the first parameter that comes under a name: a second model under
-    the name of the first, a copy, or a model whose parameters were replaced would be left
-    untrained, without a word.
+    Of two models of one name the param store would train the first only, without a word; a
+    copy, or a model whose parameters were replaced, likewise.
     """
-    trained = {k: p for k, p in module.named_parameters() if p.requires_grad}
-    store, name = pyro.get_param_store()._params, _names.get(module, "")
-    if not name or any(store.get(f"{name}.{k}", p) is not p for k, p in trained.items()):
-        name = _names[module] = f"{type(module).__name__}_{next(_numbers)}"
-    for key, parameter in trained.items():
-        _keep(f"{name}.{key}", parameter)
-        pyro.param(f"{name}.{key}")
+    name = _names.setdefault(module, f"{type(module).__name__}_{next(_numbers)}")
+    for key, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            _keep(f"{name}.{key}", parameter)
+            pyro.param(f"{name}.{key}")
 
 
 def _keep(name: str, parameter: nn.Parameter) -> None:
-    """Put the parameter itself into the store, which would train a contiguous copy of it."""
+    """Put this very tensor into the store, which keeps what came first, or a contiguous copy."""
     store = pyro.get_param_store()
-    store._constraints[name] = dist.constraints.real
-    store._params[name] = parameter
-    store._param_to_name[parameter] = name
+    if store._params.get(name) is not parameter:
+        if name in store:
+            del store[name]
+        store._constraints[name] = dist.constraints.real
+        store._params[name] = parameter
+        store._param_to_name[parameter] = name
 
 
 class Split(NamedTuple):
@@ -171,5 +171,6 @@ def masked(base: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistr
         return base
     event = len(base.event_shape)
     entries = base.base_dist if isinstance(base, dist.Independent) else base
-    some: dist.TorchDistribution = entries.mask(mask.reshape(*mask.shape, *[1] * (event - 1)))
-    return some.to_event(event)
+    counted = entries.mask(mask.reshape(*mask.shape, *[1] * (event - 1)))
+    sequences: dist.TorchDistribution = counted.to_event(event)
+    return sequences

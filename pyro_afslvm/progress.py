@@ -10,20 +10,21 @@ if TYPE_CHECKING:
     from pyro_afslvm.training import Training
 
 
-def _bar() -> Progress:
+def _bar(*, shown: bool = True) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
+        disable=not shown,
     )
 
 
 @contextmanager
-def training_bar(name: str) -> Iterator[Callable[["Training"], None]]:
+def training_bar(name: str, *, shown: bool = True) -> Iterator[Callable[["Training"], None]]:
     """A bar over the steps or seconds of a training, with its last validation figure."""
-    with _bar() as bar:
+    with _bar(shown=shown) as bar:
         task = bar.add_task(name, total=None, note="")
 
         def report(training: "Training") -> None:

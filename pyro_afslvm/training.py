@@ -7,11 +7,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 import pyro
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -69,6 +71,7 @@ class Training(L.LightningModule):
         self.noise: Dequantization = dequantization(settings.noise)
         self.step, self.seconds = 0, 0.0
         self.best, self.since_best = -math.inf, 0
+        self.interrupted = False
         self.curve: list[tuple[int, float, float, float]] = []
         self._restored: dict[str, Any] | None = None
         self._losses: list[Tensor] = []
@@ -155,7 +158,10 @@ class Training(L.LightningModule):
         self._started = now
         self.step += 1
         self.report(self)
-        if self.is_done:
+        stop = self.is_done or self.interrupted
+        if self.trainer.world_size > 1:  # clocks and signals differ, the decision must not
+            stop = self.trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
@@ -266,13 +272,7 @@ def train(
     frames = crop_length(pair.model, settings.scored_frames)
     data = source.dataset("train", num_frames=frames)
     validation = _validation_set(source, frames, settings)
-    if resume:
-        run = Run.open(out)
-        run.check_resumable(recipe, settings, source)
-        run.update_settings(settings)
-    else:
-        run = Run.create(out, recipe, settings, source)
-    remember(recipe)
+    run = _folder(recipe, source, out, settings, resume=resume)
     training = Training(pair, recipe, settings, run)
     training.validation = validation
     if report is not None:
@@ -282,6 +282,27 @@ def train(
     if not training.is_done:
         _fit(training, data)
     return run
+
+
+def _folder(
+    recipe: Recipe, source: SequenceSource, out: Any, settings: TrainSettings, *, resume: bool
+) -> Run:
+    """The run's folder, which the first process makes for all."""
+    if not is_first_process():
+        return Run(Path(out))
+    if resume:
+        run = Run.open(out)
+        run.check_resumable(recipe, settings, source)
+        run.update_settings(settings)
+    else:
+        run = Run.create(out, recipe, settings, source)
+    remember(recipe)
+    return run
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and prints; the others of a distributed run do not."""
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def _fit(training: Training, data: SequenceDataset) -> None:
@@ -297,9 +318,9 @@ def _fit(training: Training, data: SequenceDataset) -> None:
         world_size=trainer.world_size,
     )
     loader = DataLoader(data, batch_sampler=batches, num_workers=settings.workers)
-    with _quiet(), _interruptible(trainer) as interrupted:
+    with _quiet(), _interruptible(training):
         trainer.fit(training, loader)
-    if interrupted:
+    if training.interrupted:
         raise KeyboardInterrupt
 
 
@@ -343,23 +364,21 @@ def _validation_set(
 
 
 @contextmanager
-def _interruptible(trainer: L.Trainer) -> Iterator[list[bool]]:
+def _interruptible(training: Training) -> Iterator[None]:
     """Let the first Ctrl-C end the step, validate and save; a second one ends at once."""
-    interrupted: list[bool] = []
 
     def stop(*_: object) -> None:
-        if interrupted:
+        if training.interrupted:
             raise KeyboardInterrupt
-        interrupted.append(True)
-        trainer.should_stop = True
+        training.interrupted = True
 
     try:
         before = signal.signal(signal.SIGINT, stop)
     except ValueError:  # only the main thread may
-        yield interrupted
+        yield
         return
     try:
-        yield interrupted
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyro
 import pyro.optim
+import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
@@ -153,6 +154,16 @@ def test_a_second_model_of_the_same_class_trains() -> None:
     assert len(unmoved(first, of_first)) == len(of_first)
 
 
+def test_two_models_of_the_same_class_in_one_program_are_both_seen() -> None:
+    pairs = [build(SMALL), build(SMALL)]
+    with poutine.trace(param_only=True) as captured:
+        for pair in pairs:
+            pair.model(batch(pair))
+            pair.guide(batch(pair))
+    seen = {id(site["value"].unconstrained()) for site in captured.trace.nodes.values()}
+    assert seen == {id(p) for pair in pairs for p in parameters(pair)}
+
+
 def test_a_copy_of_a_trained_pair_trains_on_its_own() -> None:
     pair = build(SMALL)
     svi_step(pair)
@@ -185,6 +196,7 @@ def test_a_replaced_parameter_trains() -> None:
     before = values(pair)
     svi_step(pair)
     assert unmoved(pair, before) == []
+    assert len(pyro.get_param_store()) == len(parameters(pair))
 
 
 def test_a_frozen_flow_stays_and_trains_once_it_is_thawed() -> None:

@@ -8,7 +8,7 @@ with diagonal Q, R and S, z_0 = 0 and x_0 = 0. Evidence and posterior are known 
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -211,7 +211,7 @@ def divergence(q: Chain, p: Chain) -> Tensor:
 class ForwardGaussian(dist.TorchDistribution):
     """A chain as a distribution of sequences, sampled forward in time."""
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
@@ -223,8 +223,8 @@ class ForwardGaussian(dist.TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "ForwardGaussian":
         return ForwardGaussian(self.chain, torch.Size(batch_shape))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        eps = torch.randn(self.shape(sample_shape))
+    def rsample(self, sample_shape: torch.Size | tuple[()] = ()) -> Tensor:
+        eps = torch.randn(self.shape(torch.Size(sample_shape)))
         z, frames = torch.zeros_like(eps[..., 0, :]), []
         for t, (K, L) in enumerate(zip(self.chain.K, self.chain.L, strict=True)):
             z = z @ K.T + self.chain.b[:, t] + eps[..., t, :] @ L.T
@@ -323,8 +323,10 @@ def bounds(model: SLVM, guide: Callable[..., Any], x: Tensor, n: int) -> Tensor:
     with torch.no_grad(), pyro.plate("particles", n, dim=-2):
         posterior = poutine.trace(guide).get_trace(x)
         joint = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x)
-    p, q = ({k: v["fn"].log_prob(v["value"]) for k, v in trace.nodes.items() if k in ("z", "x")}
-            for trace in (joint, posterior))
+    p, q = (
+        {k: v["fn"].log_prob(v["value"]) for k, v in trace.nodes.items() if k in ("z", "x")}
+        for trace in (joint, posterior)
+    )
     return p["z"] + p["x"] - q["z"]
 
 
@@ -480,4 +482,3 @@ def test_ragged_evidence_is_that_of_the_shorter_sequences() -> None:
         error = (error**2 + alone.var() / n).sqrt()
         assert abs(mean - alone.mean()) < 4 * error
         assert mean <= evidence(pair.model, x[i : i + 1, :length]) + 4 * error
-

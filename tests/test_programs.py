@@ -238,7 +238,14 @@ def video(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.mark.parametrize(
     "shape",
-    [(6, 1, 16, 16), (2, 2, 6, 1, 16, 16), (2, 6, 3, 16, 16), (2, 6, 1, 32, 32), (2, 6, 16, 16), ()],
+    [
+        (6, 1, 16, 16),
+        (2, 2, 6, 1, 16, 16),
+        (2, 6, 3, 16, 16),
+        (2, 6, 1, 32, 32),
+        (2, 6, 16, 16),
+        (),
+    ],
 )
 def test_frames_of_another_shape_are_refused(video: Pair, shape: tuple[int, ...]) -> None:
     for program in programs(video):
@@ -247,7 +254,9 @@ def test_frames_of_another_shape_are_refused(video: Pair, shape: tuple[int, ...]
 
 def test_vectors_of_another_size_are_refused() -> None:
     for program in (vector_flow(), *vector_slvm()):
-        refused(lambda program=program: program(torch.randn(2, 6, 5)), "(batch, time, 2), got (2, 6, 5)")
+        refused(
+            lambda program=program: program(torch.randn(2, 6, 5)), "(batch, time, 2), got (2, 6, 5)"
+        )
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])
@@ -339,12 +348,18 @@ def test_a_negative_horizon_is_refused(video: Pair) -> None:
 
 def test_sampling_from_nothing_needs_a_learned_start() -> None:
     for model in (vector_flow(initial=None), vector_slvm(initial=None).model):
-        refused(lambda model=model: model(horizon=3), "frames of history are needed", "initial='learned'")
+        refused(
+            lambda model=model: model(horizon=3),
+            "frames of history are needed",
+            "initial='learned'",
+        )
 
 
 @pytest.mark.parametrize("latent_size", [1, LATENT + 2])
 @pytest.mark.parametrize("make", [vector_slvm, video_slvm])
-def test_a_guide_of_another_latent_size_is_refused(make: Callable[..., Pair], latent_size: int) -> None:
+def test_a_guide_of_another_latent_size_is_refused(
+    make: Callable[..., Pair], latent_size: int
+) -> None:
     model, guide = make().model, make(latent_size=latent_size).guide
     x = torch.rand(2, 6, *model.frame_shape)
     steps = 6 - model.context_length

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pyro
 import pyro.distributions as dist
@@ -58,16 +59,14 @@ def slvm(size: int = SIZE) -> Pair:
     model = SLVM(
         (size,),
         2,
-        prior=TemporalAffine(LSTMConditioner(2, hidden=8)),
-        decoder=MLPDecoder(2, size, hidden=(8,)),
+        prior=TemporalAffine(LSTMConditioner(2, hidden=16)),
+        decoder=MLPDecoder(2, size, hidden=(32,)),
     )
-    return Pair(model, FilteringGuide(model, MLPEncoder(size, features=8), hidden=8))
+    return Pair(model, FilteringGuide(model, MLPEncoder(size, features=16), hidden=16))
 
 
 def state(*modules: nn.Module) -> dict[str, Tensor]:
-    return {
-        f"{i}.{k}": v.clone() for i, m in enumerate(modules) for k, v in m.state_dict().items()
-    }
+    return {f"{i}.{k}": v.clone() for i, m in enumerate(modules) for k, v in m.state_dict().items()}
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -121,8 +120,8 @@ def test_fit_raises_the_bound_of_model_and_guide() -> None:
     (model, guide), (data, truth) = slvm(4), observed()
     before = state(model, guide)
     result = fit(model, guide, data, steps=400, learning_rate=1e-2, progress=False)
-    assert result.bound[-50:].mean() > result.bound[:10].mean() + 2.0
-    assert truth - 1.5 < result.bound[-50:].mean() < truth + 0.1
+    assert result.bound[-50:].mean() > result.bound[:10].mean() + 3.0
+    assert truth - 1.0 < result.bound[-50:].mean() < truth + 0.1
     after = state(model, guide)
     assert [k for k in before if torch.equal(before[k], after[k])] == []
 
@@ -236,9 +235,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_data_of_another_shape_is_refused(case: str) -> None:
     data, message = REFUSED[case]
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         fit(flow_model(), None, data, steps=1, progress=False)
-    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -274,3 +276,20 @@ def test_ddp_gives_the_gradient_of_the_doubled_batch(tmp_path):
         loss.parameters(), torch.load(tmp_path / "gradients", weights_only=True), strict=True
     ):
         torch.testing.assert_close(mine.grad, theirs, rtol=1e-10, atol=1e-14)
+
+
+def _afslvm(folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "pyro_afslvm.cli", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(recipe, tmp_path):
+    options = ["train", str(recipe.path), "--data", "MovingDigits", "--data.size", "16"]
+    options += ["--devices", "2", "--accelerator", "cpu", "--validate_every", "2"]
+    options += ["--validation_sequences", "2", "--scored_frames", "3"]
+    _afslvm(tmp_path, *options, "--out", "whole", "--steps", "5")
+    _afslvm(tmp_path, *options, "--out", "parts", "--steps", "3")
+    _afslvm(tmp_path, *options, "--out", "parts", "--steps", "5", "--resume")
+    assert_same(Run(tmp_path / "whole"), Run(tmp_path / "parts"))

@@ -52,7 +52,7 @@ class TemporalTransform(TransformModule):
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
         return constraints.independent(constraints.real, 1 + self.frame_dims)
 
-    codomain = domain  # type: ignore[assignment]
+    codomain = domain
 
     # what a transform defines -----------------------------------------------------------
 
@@ -185,14 +185,17 @@ class ConditionedTemporalTransform(Transform):
         return self._invert(x).noise
 
     def _invert(self, x: Tensor) -> Inverse:
-        key = (x, self.history, self.context, self.mask)
-        inverse = self.transform._memo.find(self.transform, key)
+        transform, memo = self.transform, self.transform._memo
+        sampled = memo.find(transform, (x, self.history, self.context, self.mask))
+        if sampled is not None:
+            return sampled
+        key = (x, self.history, self.context, None)  # the mask is cheap, and often new
+        inverse = memo.find(transform, key)
         if inverse is None:
             levels = self.levels(x)
-            log_scale = sum_log_scales(levels)
-            inverse = Inverse(*self._masked(levels[-1].noise, log_scale, identity=x))
-            self.transform._memo.keep(self.transform, key, inverse)
-        return inverse
+            inverse = Inverse(levels[-1].noise, sum_log_scales(levels))
+            memo.keep(transform, key, inverse)
+        return Inverse(*self._masked(*inverse, identity=x))
 
     def _call(self, y: Tensor) -> Tensor:
         time_dim = -1 - self.transform.frame_dims

@@ -1,5 +1,6 @@
 """Remember the last inverse of a transform while nothing it depends on has changed."""
 
+import itertools
 import weakref
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -7,29 +8,42 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 Result = TypeVar("Result", bound=tuple[Tensor, ...])
 
+_steps = itertools.count(1)
+_step = 0
 
-class _Input(NamedTuple):
-    """What is remembered of an input."""
 
-    tensor: Tensor | None  # only if a gradient is to reach it
+def _count_step(*_: object) -> None:
+    global _step
+    _step = next(_steps)
+
+
+# fused optimizers change parameters without raising their version
+register_optimizer_step_post_hook(_count_step)
+
+
+class _Seen(NamedTuple):
+    """A tensor as it was."""
+
+    tensor: Tensor
     version: int
-    values: Tensor
+    values: Tensor | None  # in main memory, where NumPy and ``.data`` may write unseen
 
 
 class Memo(Generic[Result]):
     """The last result of a function of some tensors and a module's parameters.
 
     Guide and model both need :math:`y = f^{-1}(x)`; the second of them finds it here. A
-    result is handed out only if the inputs hold the same values (and are the same tensors,
-    where they require a gradient), the module's parameters are the same tensors with the
-    same values, and train/eval, grad, inference and autocast modes are what they were. It
-    is dropped as soon as a gradient flows back through it, for its graph is then spent.
+    result is handed out only if the inputs and the module's parameters are what they were,
+    no optimizer has stepped, and train/eval, grad, inference and autocast modes are the same.
+    It is dropped as soon as a gradient flows back through it, for its graph is then spent.
 
-    Versions of tensors alone would not do: fused optimizers, ``parameter.data`` and NumPy
-    arrays that share memory change values without a trace.
+    In main memory values are compared, for NumPy arrays and ``parameter.data`` can change them
+    without a trace. On an accelerator that would wait for the device at every call; there
+    a change through ``.data`` is not seen, and :meth:`clear` forgets.
     """
 
     def __init__(self) -> None:
@@ -37,25 +51,34 @@ class Memo(Generic[Result]):
 
     def clear(self) -> None:
         """Forget the result."""
-        self._inputs: tuple[_Input | None, ...] = ()
-        self._state: object = None
-        self._values: Tensor | None = None
+        self._inputs: tuple[_Seen | None, ...] = ()
+        self._parameters: tuple[_Seen, ...] = ()
+        self._mode: object = None
         self._result: Result | None = None
 
     def find(self, module: nn.Module, inputs: Sequence[Tensor | None]) -> Result | None:
         """Return the remembered result if it is that of these inputs, else ``None``."""
         if self._result is None or len(inputs) != len(self._inputs):
             return None
-        if self._state != _state(module) or not _equal(self._values, _values(module)):
+        if self._mode != _mode(module):
             return None
-        same = all(_same(a, b) for a, b in zip(inputs, self._inputs, strict=True))
-        return self._result if same else None
+        if not all(_same(a, b) for a, b in zip(inputs, self._inputs, strict=True)):
+            return None
+        tensors = _tensors(module)
+        if len(tensors) != len(self._parameters):
+            return None
+        kept = zip(tensors, self._parameters, strict=True)
+        return self._result if all(a is b.tensor and _unchanged(a, b) for a, b in kept) else None
 
     def keep(self, module: nn.Module, inputs: Sequence[Tensor | None], result: Result) -> None:
         """Remember a result until something it depends on changes."""
         self.clear()
-        self._inputs = tuple(None if a is None else _input(a) for a in inputs)
-        self._state, self._values = _state(module), _values(module)
+        tensors = _tensors(module)
+        if any(a is not None and _is_opaque(a) for a in (*inputs, *tensors)):
+            return
+        self._inputs = tuple(None if a is None else _see(a) for a in inputs)
+        self._parameters = tuple(_see(a) for a in tensors)
+        self._mode = _mode(module)
         self._result = result
         memo = weakref.ref(self)
         for tensor in result:
@@ -74,25 +97,48 @@ def _clear(memo: "weakref.ref[Any]") -> None:
         alive.clear()
 
 
-def _input(a: Tensor) -> _Input:
-    values = a.detach().clone()
-    return _Input(a, a._version, values) if a.requires_grad else _Input(None, 0, values)
+def _is_opaque(a: Tensor) -> bool:
+    """Whether a change could not be seen: no version, and too far away to compare."""
+    return a.is_inference() and a.device.type != "cpu"
 
 
-def _same(a: Tensor | None, kept: _Input | None) -> bool:
+def _see(a: Tensor) -> _Seen:
+    return _Seen(a, _version(a), a.detach().clone() if a.device.type == "cpu" else None)
+
+
+def _same(a: Tensor | None, kept: _Seen | None) -> bool:
+    """The same tensor; or, where no gradient is to reach it, one with the same content."""
     if a is None or kept is None:
         return a is None and kept is None
-    if (a.requires_grad or kept.tensor is not None) and (
-        a is not kept.tensor or a._version != kept.version
-    ):
+    b = kept.tensor
+    if a is b:
+        return _unchanged(a, kept)
+    if a.requires_grad or b.requires_grad or a.dtype != b.dtype or a.device != b.device:
         return False
-    return _equal(a, kept.values)
+    if kept.values is not None:
+        return torch.equal(a, kept.values)
+    is_view = a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
+    return is_view and not a.is_inference() and a._version == kept.version
 
 
-def _equal(a: Tensor | None, b: Tensor | None) -> bool:
-    if a is None or b is None:
-        return a is None and b is None
-    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+def _unchanged(a: Tensor, kept: _Seen) -> bool:
+    if _version(a) != kept.version or _is_opaque(a):
+        return False
+    if kept.values is None:
+        return a.device.type != "cpu"
+    return a.dtype == kept.values.dtype and torch.equal(a, kept.values)
+
+
+def _mode(module: nn.Module) -> tuple[object, ...]:
+    return (
+        _step,
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cuda"),
+        torch.is_autocast_enabled("cpu"),
+        tuple(child.training for child in module.modules()),
+        tuple(p.requires_grad for p in module.parameters()),
+    )
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -105,21 +151,5 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return tensors
 
 
-def _values(module: nn.Module) -> Tensor | None:
-    tensors = [t.detach().flatten() for t in _tensors(module)]
-    return torch.cat(tensors) if tensors else None
-
-
-def _state(module: nn.Module) -> tuple[object, ...]:
-    """Modes, and which tensors the graph of a result leads to."""
-    return (
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cuda"),
-        torch.is_autocast_enabled("cpu"),
-        tuple(child.training for child in module.modules()),
-        tuple(
-            (t.data_ptr(), t.dtype, t.requires_grad, 0 if t.is_inference() else t._version)
-            for t in _tensors(module)
-        ),
-    )
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
