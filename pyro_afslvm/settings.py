@@ -1,7 +1,8 @@
 """Settings of a training run; those that are ``None`` come from the recipe."""
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 FREE_TO_CHANGE = ("steps", "seconds", "patience", "workers", "tensorboard", "accelerator")
 
@@ -64,6 +65,15 @@ class TrainSettings:
                 raise ValueError(f"{name} must be positive, got {value}")
         if self.seed < 0 or self.workers < 0:
             raise ValueError("seed and workers must not be negative")
+
+    def resolved(self, constants: Mapping[str, Any]) -> "TrainSettings":
+        """These settings with the recipe's where they are ``None``."""
+        return replace(
+            self,
+            steps=self.steps or int(constants.get("STEPS", 100_000)),
+            batch_size=self.batch_size or int(constants.get("BATCH_SIZE", 16)),
+            learning_rate=self.learning_rate or float(constants.get("LEARNING_RATE", 1e-4)),
+        )
 
     def changed_from(self, other: "TrainSettings") -> list[str]:
         """Names of the settings that differ and matter to what is computed."""

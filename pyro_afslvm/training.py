@@ -89,12 +89,7 @@ class Training(L.LightningModule):
     @property
     def steps(self) -> int:
         """Steps to do in all."""
-        return int(self.settings.steps or self.recipe.constants.get("STEPS", 100_000))
-
-    @property
-    def batch_size(self) -> int:
-        """Sequences per step and process."""
-        return int(self.settings.batch_size or self.recipe.constants.get("BATCH_SIZE", 16))
+        return self.settings.steps or 0
 
     @property
     def is_done(self) -> bool:
@@ -129,8 +124,8 @@ class Training(L.LightningModule):
     # Lightning's hooks -------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        rate = self.settings.learning_rate or self.recipe.constants.get("LEARNING_RATE", 1e-4)
-        optimizer = torch.optim.Adam(self.loss.parameters(), lr=float(rate))
+        rate = self.settings.learning_rate or 0.0
+        optimizer = torch.optim.Adam(self.loss.parameters(), lr=rate)
         if self._restored is not None:
             optimizer.load_state_dict(self._restored)
         return optimizer
@@ -267,6 +262,7 @@ def train(
         TrainingError: if the loss becomes NaN; the last good checkpoint is kept.
         KeyboardInterrupt: on Ctrl-C, after the step has ended and a checkpoint was written.
     """
+    settings = settings.resolved(recipe.constants)
     seed_step(settings.seed, 0, 1 << 21)
     pair = build_pair(recipe, source.frame_shape)
     frames = crop_length(pair.model, settings.scored_frames)
@@ -310,7 +306,7 @@ def _fit(training: Training, data: SequenceDataset) -> None:
     trainer = _trainer(training)
     batches = StepBatches(
         len(data),
-        training.batch_size,
+        settings.batch_size or 1,
         seed=settings.seed,
         length=settings.validate_every,
         position=lambda: training.step,

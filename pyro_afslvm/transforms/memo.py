@@ -29,7 +29,7 @@ class _Seen(NamedTuple):
     """A tensor as it was."""
 
     tensor: Tensor
-    version: int
+    version: tuple[int, int]
     values: Tensor | None  # in main memory, where NumPy and ``.data`` may write unseen
 
 
@@ -117,8 +117,8 @@ def _same(a: Tensor | None, kept: _Seen | None) -> bool:
         return False
     if kept.values is not None:
         return torch.equal(a, kept.values)
-    is_view = a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride()
-    return is_view and not a.is_inference() and a._version == kept.version
+    is_view = _version(a) == kept.version and a.shape == b.shape and a.stride() == b.stride()
+    return is_view and not a.is_inference()
 
 
 def _unchanged(a: Tensor, kept: _Seen) -> bool:
@@ -151,5 +151,6 @@ def _tensors(module: nn.Module) -> list[Tensor]:
     return tensors
 
 
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+def _version(tensor: Tensor) -> tuple[int, int]:
+    # assigning ``.data`` leaves the version as it is, and moves the memory
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
