@@ -57,6 +57,14 @@ def test_the_differences_go_on_after_a_prefix(signals: tuple[Tensor, Tensor, Ten
         torch.testing.assert_close(rest, w[:, given:], rtol=0, atol=1e-12)
 
 
+def test_the_frames_stay_on_their_device() -> None:
+    """Without parameters there is nothing but the input to say which device it is."""
+    w = torch.empty(3, 5, 2, device="meta")
+    x = build().model.flow(w)
+    assert x.device.type == "meta"
+    assert x.shape == w.shape
+
+
 def test_the_density_is_that_of_the_noise(signals: tuple[Tensor, Tensor, Tensor]) -> None:
     x, _, w = signals
     model = build().model

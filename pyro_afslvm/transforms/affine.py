@@ -104,8 +104,8 @@ class TemporalAffine(TemporalTransform):
         return AffineParameters(self.initial_shift[frames], self.initial_log_scale[frames])
 
     def _clamped(self, parameters: AffineParameters, like: Tensor) -> AffineParameters:
-        """In the precision of the frames, whatever the networks ran in."""
-        shift, log_scale = (p.to(like.dtype).expand_as(like) for p in parameters)
+        """In the precision and on the device of the frames, whatever the networks ran in."""
+        shift, log_scale = (p.to(like).expand_as(like) for p in parameters)
         return AffineParameters(shift, log_scale.clamp(self.min_log_scale, self.max_log_scale))
 
     def initial_state(
