@@ -41,8 +41,6 @@ class WindowedConditioner(Conditioner):
         window: int,
         residual: bool,
     ) -> None:
-        if window < 1:
-            raise ValueError(f"window must be at least 1 frame, got {window}")
         super().__init__(
             frame_dims=frame_dims,
             initial_shape=initial_shape,
@@ -150,6 +148,8 @@ class ConvConditioner(WindowedConditioner):
         residual: bool = False,
         depth: int = 4,
     ) -> None:
+        _check_window(window)
+
         def stack(first: int) -> nn.Sequential:
             sizes = [first, *[hidden] * (depth - 1)]
             return nn.Sequential(*(convolution(size, hidden, norm=norm) for size in sizes))
@@ -188,6 +188,7 @@ class MLPConditioner(WindowedConditioner):
         window: int = 3,
         residual: bool = False,
     ) -> None:
+        _check_window(window)
         if not hidden:
             raise ValueError("an MLP conditioner needs at least one hidden layer")
         super().__init__(
@@ -200,3 +201,8 @@ class MLPConditioner(WindowedConditioner):
             window=window,
             residual=residual,
         )
+
+
+def _check_window(window: int) -> None:
+    if window < 1:
+        raise ValueError(f"window must be at least 1 frame, got {window}")
