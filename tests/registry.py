@@ -1,14 +1,15 @@
-"""Every transform and conditioner, small and with random weights, for the generic tests."""
+"""Every transform and every conditioner: small, in float64, with random weights."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.networks import mlp
 from pyro_afslvm.transforms import (
-    Conditioner,
     ConvConditioner,
     LastFrame,
     LSTMConditioner,
@@ -16,129 +17,187 @@ from pyro_afslvm.transforms import (
     TemporalAffine,
     TemporalChain,
     TemporalDifference,
-    TemporalTransform,
 )
 
-CONTEXT = 3  # features of the context
+VECTOR, VIDEO = (2,), (2, 3, 2)
 
 
-class Case(NamedTuple):
-    """How to make one, and the shape of its frames."""
+@dataclass(frozen=True)
+class Case:
+    """How to build a module, and the shapes of what it takes."""
 
-    make: Callable[[], nn.Module]
-    frame_shape: tuple[int, ...]
-    context: bool = False
+    build: Callable[[], Any]
+    frame_shape: tuple[int, ...] = VECTOR
+    context_features: int = 0
+
+    def make(self, *, seed: int = 1, dtype: torch.dtype = torch.float64) -> Any:
+        """Build it; the same seed gives the same weights in another object."""
+        torch.manual_seed(seed)
+        module = self.build().to(dtype).eval()
+        perturb(module)
+        return module
+
+    def frames(self, *shape: int) -> Tensor:
+        """Draw frames ``(*batch, T, *frame_shape)``."""
+        return torch.randn(*shape, *self.frame_shape, dtype=torch.float64)
+
+    def context(self, *shape: int) -> Tensor | None:
+        """Draw a context ``(*batch, T, features)`` where the module takes one."""
+        if not self.context_features:
+            return None
+        return torch.randn(*shape, self.context_features, dtype=torch.float64)
 
 
-VECTOR, VIDEO = (2,), (1, 4, 4)
+@torch.no_grad()
+def perturb(module: nn.Module) -> None:
+    """Move every parameter and every statistic off its initial value."""
+    for parameter in module.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.running_mean.normal_(std=0.3)
+            child.running_var.uniform_(0.5, 2.0)
 
 
-def _conv(**options) -> ConvConditioner:
-    return ConvConditioner(1, hidden=3, depth=1, **options)
+@dataclass
+class Calls:
+    """How often a network ran, and on how many frames in all."""
+
+    count: int = 0
+    frames: int = 0
+
+
+@contextmanager
+def calls(network: nn.Module) -> Iterator[Calls]:
+    """Count what goes through a network whose first axis is the frames."""
+    seen = Calls()
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.count += 1
+        seen.frames += len(inputs[0])
+
+    handle = network.register_forward_pre_hook(note)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+# conditioners ---------------------------------------------------------------------------
+
+
+def conv(**options: Any) -> ConvConditioner:
+    return ConvConditioner(2, hidden=4, depth=2, **options)
+
+
+def mlp(window: int, **options: Any) -> MLPConditioner:
+    return MLPConditioner(2, hidden=(6, 5), window=window, **options)
+
+
+def lstm(**options: Any) -> LSTMConditioner:
+    return LSTMConditioner(2, hidden=4, **options)
+
+
+def pre_network() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.Tanh())
 
 
 CONDITIONERS: dict[str, Case] = {
-    "conv": Case(lambda: _conv(norm=None), VIDEO),
-    "conv, group norm, residual": Case(lambda: _conv(norm="group", residual=True), VIDEO),
-    "conv, batch norm": Case(lambda: _conv(norm="batch"), VIDEO),
-    "conv, window 1": Case(lambda: _conv(norm=None, window=1), VIDEO),
-    "mlp": Case(lambda: MLPConditioner(2, hidden=(5,)), VECTOR),
-    "mlp, window 1, residual": Case(
-        lambda: MLPConditioner(2, hidden=(5,), window=1, residual=True), VECTOR
+    **{
+        f"conv-{norm}-{window}{'-residual' * residual}": Case(
+            lambda n=norm, w=window, r=residual: conv(norm=n, window=w, residual=r), VIDEO
+        )
+        for norm, window, residual in itertools.product(
+            ("group", None, "batch"), (1, 3), (False, True)
+        )
+    },
+    **{
+        f"mlp-{window}{'-residual' * residual}": Case(
+            lambda w=window, r=residual: mlp(w, residual=r)
+        )
+        for window, residual in itertools.product((1, 3), (False, True))
+    },
+    "lstm": Case(lstm),
+    "lstm-residual": Case(lambda: lstm(residual=True)),
+    "lstm-2": Case(lambda: lstm(layers=2)),
+    "lstm-pre": Case(lambda: lstm(pre_network=pre_network())),
+    "lstm-context": Case(lambda: lstm(context_features=3), context_features=3),
+    "lstm-2-context-pre": Case(
+        lambda: lstm(layers=2, context_features=3, pre_network=pre_network()), context_features=3
     ),
-    "lstm": Case(lambda: LSTMConditioner(2, hidden=4), VECTOR),
-    "lstm, residual": Case(lambda: LSTMConditioner(2, hidden=4, residual=True), VECTOR),
-    "lstm, two layers, pre-network": Case(
-        lambda: LSTMConditioner(2, hidden=4, layers=2, pre_network=mlp(2, 5)), VECTOR
-    ),
-    "lstm, context": Case(
-        lambda: LSTMConditioner(2, hidden=4, context_features=CONTEXT), VECTOR, True
-    ),
-    "last frame": Case(lambda: LastFrame(1), VECTOR),
-    "last frame, learned scale": Case(lambda: LastFrame(3, learned_scale=True), VIDEO),
+    "last-frame": Case(lambda: LastFrame(1)),
+    "last-frame-learned": Case(lambda: LastFrame(1, learned_scale=True)),
+    "last-frame-video": Case(lambda: LastFrame(3, learned_scale=True), VIDEO),
 }
 
 
-def _affine(name: str, initial: str | None = None) -> Case:
+# transforms -----------------------------------------------------------------------------
+
+
+def affine(conditioner: Any, initial: Any = "learned", **options: Any) -> TemporalAffine:
+    return TemporalAffine(conditioner, initial=initial, **options)
+
+
+def over(name: str, initial: Any) -> Case:
+    """The affine transform over a conditioner of the table above."""
     case = CONDITIONERS[name]
-    return case._replace(make=lambda: TemporalAffine(case.make(), initial=initial))
+    return Case(lambda: affine(case.build(), initial), case.frame_shape, case.context_features)
 
 
-def _chain(*parts: Callable[[], TemporalTransform]) -> Callable[[], TemporalChain]:
-    return lambda: TemporalChain([part() for part in parts])
+def chain(*parts: Callable[[], Any], shape: tuple[int, ...] = VECTOR, context: int = 0) -> Case:
+    """A chain, the part nearest to the noise first."""
+    return Case(lambda: TemporalChain([part() for part in parts]), shape, context)
 
 
-def _mlp(window: int, initial: str | None = None) -> TemporalAffine:
-    return TemporalAffine(MLPConditioner(2, hidden=(5,), window=window), initial=initial)
+def _mlp(window: int, initial: Any = "learned") -> Callable[[], TemporalAffine]:
+    return lambda: affine(mlp(window), initial)
 
 
-def _lstm() -> TemporalAffine:
-    return TemporalAffine(LSTMConditioner(2, hidden=4))
+def _conv(window: int, initial: Any = "learned", **options: Any) -> Callable[[], TemporalAffine]:
+    return lambda: affine(conv(window=window, **options), initial)
 
 
-TRANSFORMS: dict[str, Case] = {
-    **{f"affine: {name}": _affine(name) for name in CONDITIONERS},
-    "affine, learned start: conv": _affine("conv", "learned"),
-    "affine, learned start: conv, group norm, residual": _affine(
-        "conv, group norm, residual", "learned"
-    ),
-    "affine, learned start: mlp": _affine("mlp", "learned"),
-    "difference": Case(TemporalDifference, VECTOR),
-    "difference twice": Case(_chain(TemporalDifference, TemporalDifference), VECTOR),
-    "chain of conv": Case(
-        _chain(
-            lambda: TemporalAffine(_conv(norm="group")),
-            lambda: TemporalAffine(_conv(norm=None, residual=True, window=2)),
-        ),
-        VIDEO,
-    ),
-    "chain of mixed windows": Case(_chain(lambda: _mlp(1), lambda: _mlp(3)), VECTOR),
-    "chain of mixed windows, learned start": Case(
-        _chain(lambda: _mlp(1, "learned"), lambda: _mlp(3, "learned"), TemporalDifference), VECTOR
-    ),
-    "chain, part learned": Case(_chain(lambda: _mlp(2), lambda: _mlp(1, "learned")), VECTOR),
-    "chain of lstm": Case(_chain(_lstm, _lstm), VECTOR),
-    "chain of lstm and mlp": Case(_chain(_lstm, lambda: _mlp(2, "learned")), VECTOR),
-    "chain of mlp and lstm": Case(_chain(lambda: _mlp(2), _lstm), VECTOR),
+def _lstm(**options: Any) -> Callable[[], TemporalAffine]:
+    return lambda: affine(lstm(**options))
+
+
+AFFINE: dict[str, Case] = {
+    **{name: over(name, "learned") for name in CONDITIONERS},
+    **{
+        f"{name}-given": over(name, None)
+        for name in ("conv-group-1", "conv-None-3-residual", "conv-batch-3", "mlp-1", "mlp-3")
+    },
+    "difference": Case(TemporalDifference),
+    "difference-video": Case(lambda: TemporalDifference(frame_dims=3), VIDEO),
 }
-WITH_PARAMETERS = {k: c for k, c in TRANSFORMS.items() if list(c.make().parameters())}
 
+CHAINS: dict[str, Case] = {
+    "mlp-1+mlp-3": chain(_mlp(1), _mlp(3)),
+    "mlp-3+mlp-1": chain(_mlp(3), _mlp(1)),
+    "mlp-1+mlp-3-given": chain(_mlp(1, None), _mlp(3, None)),
+    "mlp-2+mlp-3-given": chain(_mlp(2), _mlp(3, None)),
+    "mlp-2-given+mlp-3": chain(_mlp(2, None), _mlp(3)),
+    "mlp-1+mlp-2+mlp-1": chain(_mlp(1), _mlp(2), _mlp(1)),
+    "mlp-1-given+mlp-2-given+mlp-1-given": chain(_mlp(1, None), _mlp(2, None), _mlp(1, None)),
+    "lstm+mlp-3": chain(_lstm(), _mlp(3)),
+    "lstm+mlp-3-given": chain(_lstm(), _mlp(3, None)),
+    "mlp-3-given+lstm": chain(_mlp(3, None), _lstm()),
+    "lstm+lstm+mlp-2-given": chain(_lstm(), _lstm(), _mlp(2, None)),
+    "lstm-context+mlp-2-given": chain(_lstm(context_features=3), _mlp(2, None), context=3),
+    "lstm-context+lstm-context": chain(
+        _lstm(context_features=3), _lstm(context_features=3), context=3
+    ),
+    "difference+difference": chain(TemporalDifference, TemporalDifference),
+    "mlp-2+difference": chain(_mlp(2), TemporalDifference),
+    "difference+mlp-2-given": chain(TemporalDifference, _mlp(2, None)),
+    "mlp-2-given+last-frame": chain(
+        _mlp(2, None), lambda: affine(LastFrame(1, learned_scale=True))
+    ),
+    "conv-1+conv-3": chain(_conv(1), _conv(3, residual=True), shape=VIDEO),
+    "conv-3-given+conv-1-given": chain(_conv(3, None), _conv(1, None, norm="batch"), shape=VIDEO),
+    "nested": chain(
+        lambda: TemporalChain([_mlp(1)(), _mlp(2)()]), lambda: TemporalChain([_mlp(1)()])
+    ),
+}
 
-def build(case: Case, *, dtype: torch.dtype = torch.float64) -> nn.Module:
-    """Make it with random weights and statistics, in evaluation mode."""
-    torch.manual_seed(0)
-    module = case.make().to(dtype)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-        for name, buffer in module.named_buffers():
-            if buffer.is_floating_point():
-                buffer.add_(0.3 * torch.rand_like(buffer) if "var" in name else 0.2)
-    return module.eval()
-
-
-class Sequence(NamedTuple):
-    """Frames, the history they need, and the context for both."""
-
-    x: Tensor
-    history: Tensor | None
-    context: Tensor | None
-
-
-def sequence(
-    case: Case,
-    module: nn.Module,
-    *,
-    length: int = 6,
-    batch: tuple[int, ...] = (),
-    past: int | None = None,
-) -> Sequence:
-    """Random frames after as many as the module cannot do without (or ``past``)."""
-    needed = module.window if isinstance(module, Conditioner) else module.context_length
-    past = needed if past is None else past
-    full = torch.randn(*batch, past + length, *case.frame_shape, dtype=torch.float64)
-    context = None
-    if case.context:
-        context = torch.randn(*batch, past + length, CONTEXT, dtype=torch.float64)
-    history, x = full.split([past, length], -1 - len(case.frame_shape))
-    return Sequence(x, history if past else None, context)
+TRANSFORMS = AFFINE | CHAINS

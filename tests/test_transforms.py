@@ -1,364 +1,818 @@
-"""Every transform: inverse, log det, causality, batch shapes, history, gradients, saving."""
+"""Every transform of the registry: identities in float64, then what a user may get wrong."""
 
 import copy
+import io
 import math
 import pickle
+from typing import Any
 
+import pyro.distributions as dist
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
-import pyro_afslvm.transforms as T
-from pyro_afslvm.transforms import TemporalTransform
-from tests.registry import TRANSFORMS, WITH_PARAMETERS, Case, build, sequence
-
-each = pytest.mark.parametrize("case", TRANSFORMS.values(), ids=TRANSFORMS.keys())
-each_with_parameters = pytest.mark.parametrize(
-    "case", WITH_PARAMETERS.values(), ids=WITH_PARAMETERS.keys()
+from pyro_afslvm.transforms import (
+    ConvConditioner,
+    LastFrame,
+    MLPConditioner,
+    TemporalAffine,
+    TemporalChain,
+    TemporalDifference,
+    compose,
+)
+from tests.registry import (
+    AFFINE,
+    CHAINS,
+    TRANSFORMS,
+    VIDEO,
+    Case,
+    affine,
+    calls,
+    conv,
+    lstm,
+    mlp,
+    perturb,
 )
 
-
-def close(a: Tensor, b: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+each = pytest.mark.parametrize("case", TRANSFORMS.values(), ids=TRANSFORMS)
 
 
-def log_prob(transform, x: Tensor) -> Tensor:
-    """Density of x under N(0, I) noise."""
-    y = transform.inv(x)
-    event = tuple(range(-transform.domain.event_dim, 0))
-    base = torch.distributions.Normal(0.0, 1.0).log_prob(y).sum(event)
-    return base - transform.log_abs_det_jacobian(y, x)
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Equal in shape and dtype, and to the tolerance in value."""
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+    return True
+
+
+def cut(x: Tensor | None, case: Case, start: int | None, stop: int | None = None) -> Any:
+    """Frames ``start:stop`` of ``(*batch, T, *frame_shape)``."""
+    if x is None:
+        return None
+    return x[(..., slice(start, stop), *[slice(None)] * len(case.frame_shape))]
+
+
+def until(context: Tensor | None, stop: int) -> Tensor | None:
+    return None if context is None else context[..., :stop, :]
+
+
+def log_prob(transform: Any, x: Tensor, **given: Any) -> Tensor:
+    """Log-density of x under N(0, I) noise: ``(*batch,)``."""
+    event = x.shape[-1 - transform.frame_dims :]
+    base = dist.Normal(x.new_zeros(event), x.new_ones(event)).to_event(len(event))
+    return dist.TransformedDistribution(base, [transform.condition(**given)]).log_prob(x)
+
+
+def draw(case: Case, transform: Any, *batch: int, length: int = 4, more: int = 0) -> Any:
+    """Frames, and the history and context they are given."""
+    past = transform.context_length + more
+    history = case.frames(*batch, past) if past else None
+    return case.frames(*batch, length), {
+        "history": history,
+        "context": case.context(*batch, past + length),
+    }
+
+
+def time_blocks(full: Tensor, length: int) -> Tensor:
+    """A Jacobian as ``(T, frame, T, frame)``."""
+    side = full[0].numel() if full.ndim == 2 else math.isqrt(full.numel())
+    return full.reshape(length, side // length, length, side // length)
+
+
+# the mathematics ------------------------------------------------------------------------
 
 
 @each
-def test_inverse(case: Case):
-    module = build(case)
-    x, history, context = sequence(case, module, batch=(2,))
-    transform = module.condition(history=history, context=context)
-    y = transform.inv(x)
-    assert (y - x).abs().max() > 1e-3
-    module._memo.clear()
-    again = transform(y.clone())
-    close(again, x, 1e-10)
-    module._memo.clear()
-    close(transform.inv(again.clone()), y, 1e-10)
+def test_registry_is_not_trivial(case: Case) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, 3)
+    for level in transform.condition(**given).levels(x):
+        assert level.shift.abs().max() > 0.01
+        assert level.log_scale.min() > -5
+        assert level.log_scale.max() < math.log(10.0)  # no clamp, so that nothing is cut off
+    if list(transform.parameters()):
+        assert level.log_scale.abs().min() > 0
 
 
 @each
-def test_log_det_and_causality(case: Case):
-    module = build(case)
-    x, history, context = sequence(case, module, length=4)
-    transform = module.condition(history=history, context=context)
-    size = x[0].numel()
+@pytest.mark.parametrize("more", [0, 2])
+def test_inverse(case: Case, more: int) -> None:
+    density, sampler = case.make(), case.make()  # two objects: no memo can help
+    x, given = draw(case, density, 3, more=more)
+    density, sampler = density.condition(**given), sampler.condition(**given)
+    assert close(sampler(density.inv(x)), x, 1e-10)
+    noise = case.frames(3, 4)
+    assert close(density.inv(sampler(noise)), noise, 1e-10)
 
-    def inverse(flat: Tensor) -> Tensor:
-        return transform.inv(flat.reshape(x.shape)).flatten()
 
-    matrix = jacobian(inverse, x.flatten())  # d y / d x
-    blocks = matrix.reshape(4, size, 4, size)
-    for t in range(4):
-        for later in range(t + 1, 4):
-            assert (blocks[t, :, later] == 0).all()  # exactly
+@each
+def test_jacobian_of_the_inverse(case: Case) -> None:
+    transform = case.make()
+    x, given = draw(case, transform)
+    conditioned = transform.condition(**given)
+    full = jacobian(conditioned.inv, x)
+    blocks = time_blocks(full, len(x))
+    for t in range(len(x)):
+        assert (blocks[t, :, t + 1 :] == 0).all()  # exactly: the future is not looked at
         present = blocks[t, :, t]
-        assert (present - torch.diag(torch.diag(present)) == 0).all()
-    log_det = transform.log_abs_det_jacobian(transform.inv(x), x)
-    close(log_det, -torch.linalg.slogdet(matrix)[1], 1e-8)
-    module._memo.clear()
-    y = transform.inv(x)
-    forward = jacobian(lambda flat: transform(flat.reshape(y.shape)).flatten(), y.flatten())
-    close(forward @ matrix, torch.eye(len(matrix), dtype=torch.float64), 1e-8)
+        assert torch.equal(present, torch.diag(present.diag()))
+    sign, log_det = torch.linalg.slogdet(full.reshape(x.numel(), x.numel()))
+    assert sign == 1
+    assert close(conditioned.log_abs_det_jacobian(conditioned.inv(x), x), -log_det, 1e-8)
 
 
 @each
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-def test_leading_batch_dimensions(case: Case, batch: tuple[int, ...]):
-    module = build(case)
-    x, history, context = sequence(case, module, batch=batch)
-    transform = module.condition(history=history, context=context)
-    y, log_det = transform.inv(x), transform.log_abs_det_jacobian(x, x)
-    assert y.shape == x.shape
-    assert log_det.shape == batch
-    event = 1 + len(case.frame_shape)
-    for i, one in enumerate(x.reshape(-1, *x.shape[-event:])):
-        past = None if history is None else history.reshape(-1, *history.shape[-event:])[i]
-        entry = None if context is None else context.reshape(-1, *context.shape[-2:])[i]
-        alone = module.condition(history=past, context=entry)
-        close(alone.inv(one), y.reshape(-1, *x.shape[-event:])[i], 1e-12)
-        close(alone(alone.inv(one).clone()), one, 1e-10)
+def test_jacobian_of_the_forward_direction(case: Case) -> None:
+    transform = case.make()
+    y, given = draw(case, transform)
+    conditioned = transform.condition(**given)
+    full = jacobian(conditioned, y)
+    blocks = time_blocks(full, len(y))
+    for t in range(len(y)):
+        assert (blocks[t, :, t + 1 :] == 0).all()
+    _, log_det = torch.linalg.slogdet(full.reshape(y.numel(), y.numel()))
+    x = case.make().condition(**given)(y)
+    assert close(conditioned.log_abs_det_jacobian(y, x), log_det, 1e-8)
 
 
 @each
-def test_history_is_broadcast_against_samples(case: Case):
-    module = build(case)
-    x, history, context = sequence(case, module, batch=(2,))
-    # little noise, or random weights take samples to 1e6, where float64 itself is off by 1e-7
-    noise = 0.1 * torch.randn(5, *x.shape, dtype=torch.float64)
-    samples = module.condition(history=history, context=context)(noise)
-    assert samples.shape == noise.shape
-    for i in range(5):
-        close(module.condition(history=history, context=context)(noise[i]), samples[i], 1e-12)
-    module._memo.clear()
-    close(module.condition(history=history, context=context).inv(samples.clone()), noise, 1e-9)
-
-
-@each
-def test_history_split_anywhere_gives_the_same_density(case: Case):
-    module = build(case)
-    x, history, context = sequence(case, module, length=7)
-    whole = module.condition(history=history, context=context)
-    past = 0 if history is None else len(history)
-    full = x if history is None else torch.cat([history, x])
-    y = whole.inv(x)
-    for cut in range(1, 7):
-        first = module.condition(
-            history=history, context=None if context is None else context[: past + cut]
-        )
-        then = module.condition(history=full[: past + cut], context=context)
-        total = log_prob(first, x[:cut].clone()) + log_prob(then, x[cut:].clone())
-        close(total, log_prob(whole, x), 1e-9)
-        module._memo.clear()
-        close(then(y[cut:].clone()), x[cut:], 1e-10)  # sampling goes on the same way
-
-
-@each
-def test_only_the_reach_of_a_history_matters(case: Case):
-    module = build(case)
-    if module.reach is None:
-        pytest.skip("looks at the whole past")
-    x, history, _ = sequence(case, module, past=module.reach + 4)
-    recent = history[-module.reach :]
-    close(module.condition(history=history).inv(x), module.condition(history=recent).inv(x), 1e-12)
-    y = torch.randn_like(x)
-    close(module.condition(history=history)(y), module.condition(history=recent)(y), 1e-12)
-
-
-def test_density_integrates_to_one():
-    torch.manual_seed(1)
-    flow = T.TemporalAffine(T.MLPConditioner(1, hidden=(4,), window=1), initial="learned").double()
-    with torch.no_grad():
-        flow.initial_shift.fill_(0.7)
-        flow.initial_log_scale.fill_(-0.4)
-    grid = torch.linspace(-30, 30, 20001, dtype=torch.float64)
-    one = log_prob(flow, grid[:, None, None]).exp()
-    assert torch.trapezoid(one, grid).item() == pytest.approx(1, abs=1e-8)
-    history = torch.tensor([[0.3]], dtype=torch.float64)
-    after = log_prob(flow.condition(history=history), grid[:, None, None]).exp()
-    assert torch.trapezoid(after, grid).item() == pytest.approx(1, abs=1e-8)
-
-
-@each
-def test_padding_counts_zero(case: Case):
-    module = build(case)
-    x, history, context = sequence(case, module, batch=(2,), length=5)
-    mask = torch.arange(5) < torch.tensor([3, 5])[:, None]
-    transform = module.condition(history=history, context=context, mask=mask)
-    x = x.requires_grad_()
-    y, log_scale = transform.inv(x), transform.log_scale(x)
-    assert (log_scale[0, 3:] == 0).all()
-    assert (y[0, 3:] == x[0, 3:]).all()
-    past = None if history is None else history[:1]
-    entry = None if context is None else context[:1, : context.shape[1] - 2]
-    short = module.condition(history=past, context=entry)
-    close(y[:1, :3], short.inv(x[:1, :3]), 1e-12)
-    log_det = transform.log_abs_det_jacobian(y, x)[0] + 0 * x.sum()
-    assert (torch.autograd.grad(log_det, x)[0][0, 3:] == 0).all()
-    noise = torch.randn(2, 5, *case.frame_shape, dtype=torch.float64)
-    sample = transform(noise)
-    assert (sample[0, 3:] == noise[0, 3:]).all()
-    assert (transform.log_scale(sample)[0, 3:] == 0).all()
-
-
-@each_with_parameters
-@pytest.mark.parametrize("direction", ["density", "sampling"])
-def test_every_parameter_gets_a_finite_gradient(case: Case, direction: str):
-    module = build(case).train()
-    x, history, context = sequence(case, module, batch=(3,), length=7)
-    transform = module.condition(history=history, context=context)
-    if direction == "density":
-        log_prob(transform, x).sum().backward()
+def test_the_past_is_looked_at(case: Case) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, length=5, more=1)
+    blocks = time_blocks(jacobian(transform.condition(**given).inv, x), len(x))
+    assert all((blocks[t, :, t - 1] != 0).any() for t in range(1, len(x)))
+    reach = transform.reach
+    if reach is None:
+        assert (blocks[4, :, 0] != 0).any()
     else:
-        transform(x).square().sum().backward()
-    for name, parameter in module.named_parameters():
+        beyond = [blocks[t, :, s] for t in range(5) for s in range(t) if s < t - reach]
+        assert all((block == 0).all() for block in beyond)
+
+
+@each
+def test_history_is_looked_at_as_far_as_the_reach(case: Case) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, length=1)
+    past = transform.context_length + 2
+    history = case.frames(past)
+    context = case.context(past + 1)
+
+    def first(history: Tensor) -> Tensor:
+        return transform.condition(history=history, context=context).inv(x)
+
+    seen = jacobian(first, history).reshape(x.numel(), past, -1).abs().amax((0, 2)) > 0
+    reach = past if transform.reach is None else min(past, transform.reach)
+    assert seen[past - 1]
+    assert not seen[: past - reach].any()
+
+
+@each
+def test_log_prob_is_that_of_noise_and_log_scale(case: Case) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, 3)
+    conditioned = transform.condition(**given)
+    levels = conditioned.levels(x)
+    shift, log_scale = compose(levels)
+    assert close(shift + log_scale.exp() * levels[-1].noise, x, 1e-10)
+    expected = dist.Normal(shift, log_scale.exp()).log_prob(x).flatten(1).sum(1)
+    assert close(log_prob(transform, x, **given), expected, 1e-10)
+    assert close(conditioned.log_scale(x), log_scale, 1e-12)
+
+
+SCALARS = {
+    "mlp": lambda: affine(MLPConditioner(1, hidden=(8,), window=1)),
+    "mlp-2": lambda: affine(MLPConditioner(1, hidden=(8,), window=2)),
+    "conv": lambda: affine(ConvConditioner(1, hidden=4, window=1, depth=1)),
+    "lstm": lambda: affine(lstm1()),
+    "lstm+mlp": lambda: TemporalChain(
+        [affine(lstm1()), affine(MLPConditioner(1, hidden=(8,), window=1))]
+    ),
+    "difference": TemporalDifference,
+    "last-frame": lambda: affine(LastFrame(1, learned_scale=True)),
+}
+
+
+def lstm1() -> Any:
+    from pyro_afslvm.transforms import LSTMConditioner
+
+    return LSTMConditioner(1, hidden=4)
+
+
+@pytest.mark.parametrize("build", SCALARS.values(), ids=SCALARS)
+def test_density_integrates_to_one(build: Any) -> None:
+    case = Case(build, (1, 1, 1) if build is SCALARS["conv"] else (1,))
+    transform = case.make()
+    grid = torch.linspace(-60, 60, 6001, dtype=torch.float64)
+    x = grid.reshape(-1, 1, *case.frame_shape)
+    first = log_prob(transform, x).exp()
+    assert abs(torch.trapezoid(first, grid) - 1) < 1e-9
+    history = case.frames(1)
+    second = log_prob(transform, x, history=history).exp()
+    assert abs(torch.trapezoid(second, grid) - 1) < 1e-9
+    assert (first - second).abs().max() > 1e-3  # another density, given the first frame
+
+
+def test_joint_density_of_two_frames_integrates_to_one() -> None:
+    transform = Case(SCALARS["lstm+mlp"]).make()
+    grid = torch.linspace(-25, 25, 501, dtype=torch.float64)
+    x = torch.cartesian_prod(grid, grid)[..., None]
+    density = log_prob(transform, x).exp().reshape(501, 501)
+    total = torch.trapezoid(torch.trapezoid(density, grid), grid)
+    assert abs(total - 1) < 1e-6
+
+
+# batches and histories ------------------------------------------------------------------
+
+
+@each
+def test_leading_batch_dimensions(case: Case) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, 2, 3)
+    noise = case.frames(2, 3, 4)
+    flat = {k: None if v is None else v.flatten(0, 1) for k, v in given.items()}
+    one = {k: None if v is None else v[0] for k, v in flat.items()}
+    y, sample = transform.condition(**given).inv(x), transform.condition(**given)(noise)
+    log_density = log_prob(transform, x, **given)
+    assert log_density.shape == (2, 3)
+    assert close(y.flatten(0, 1), transform.condition(**flat).inv(x.flatten(0, 1)), 1e-12)
+    assert close(sample.flatten(0, 1), transform.condition(**flat)(noise.flatten(0, 1)), 1e-12)
+    assert close(log_density.flatten(), log_prob(transform, x.flatten(0, 1), **flat), 1e-12)
+    assert close(y[0, 0], transform.condition(**one).inv(x[0, 0]), 1e-12)
+    assert close(sample[0, 0], transform.condition(**one)(noise[0, 0]), 1e-12)
+    assert close(log_density[0, 0], log_prob(transform, x[0, 0], **one), 1e-12)
+
+
+@each
+@pytest.mark.parametrize("more", [0, 1])
+def test_history_is_broadcast(case: Case, more: int) -> None:
+    """History and context of B sequences stand for every one of S particles."""
+    transform, other = case.make(), case.make()
+    _, given = draw(case, transform, 3, more=more)
+    expanded = {k: None if v is None else v.expand(2, *v.shape) for k, v in given.items()}
+    x = case.frames(2, 3, 4)
+    mine, theirs = transform.condition(**given), other.condition(**expanded)
+    assert close(mine.inv(x), theirs.inv(x), 1e-12)
+    assert close(mine.log_scale(x), theirs.log_scale(x), 1e-12)
+    assert close(mine(x), theirs(x), 1e-12)
+
+
+@each
+def test_history_split_anywhere(case: Case) -> None:
+    transform = case.make()
+    start = transform.context_length
+    total = start + (transform.reach or 3) + 3
+    x, context = case.frames(2, total), case.context(2, total)
+
+    def score(begin: int, end: int) -> Tensor:
+        history = cut(x, case, 0, begin)
+        return log_prob(
+            transform, cut(x, case, begin, end), history=history, context=until(context, end)
+        )
+
+    whole = score(start, total)
+    for split in range(start + 1, total):
+        assert close(score(start, split) + score(split, total), whole, 1e-10)
+
+
+@each
+def test_sampling_continues_wherever_it_was_cut(case: Case) -> None:
+    transform = case.make()
+    start = transform.context_length
+    length = (transform.reach or 3) + 2
+    head = case.frames(2, start) if start else None
+    noise, context = case.frames(2, length), case.context(2, start + length)
+    x = transform.condition(history=head, context=context)(noise)
+    full = x if head is None else torch.cat([head, x], -1 - transform.frame_dims)
+    for split in range(1, length):
+        history = cut(full, case, 0, start + split)
+        rest = transform.condition(history=history, context=context)(cut(noise, case, split))
+        assert close(rest, cut(x, case, split), 1e-10)
+
+
+finite = {k: v for k, v in TRANSFORMS.items() if v.make().reach is not None}
+
+
+@pytest.mark.parametrize("case", finite.values(), ids=finite)
+def test_the_reach_stands_for_any_longer_past(case: Case) -> None:
+    transform, other = case.make(), case.make()
+    long, x = case.frames(2, transform.reach + 3), case.frames(2, 4)
+    recent = cut(long, case, 3)
+    mine, theirs = transform.condition(history=long), other.condition(history=recent)
+    assert close(mine.inv(x), theirs.inv(x), 1e-12)
+    assert close(mine.log_scale(x), theirs.log_scale(x), 1e-12)
+    assert close(mine(x), theirs(x), 1e-12)
+
+
+@each
+def test_no_frame_of_history_is_no_history(case: Case) -> None:
+    transform = case.make()
+    if transform.context_length:
+        return
+    x = case.frames(2, 4)
+    given = {"context": case.context(2, 4)}
+    none = transform.condition(**given)
+    empty = transform.condition(history=case.frames(2, 0), **given)
+    assert torch.equal(none.inv(x), empty.inv(x))
+    assert torch.equal(none(x), empty(x))
+
+
+def test_reach_and_context_length_of_chains_add() -> None:
+    made = {name: case.make() for name, case in CHAINS.items()}
+    assert [made["mlp-2+mlp-3-given"].context_length, made["mlp-2+mlp-3-given"].reach] == [3, 5]
+    assert [made["mlp-1+mlp-3"].context_length, made["mlp-1+mlp-3"].reach] == [0, 4]
+    assert [made["lstm+mlp-3-given"].context_length, made["lstm+mlp-3-given"].reach] == [3, None]
+    assert [made["nested"].context_length, made["nested"].reach] == [0, 4]
+    twice = made["difference+difference"]
+    assert [twice.context_length, twice.reach] == [0, 2]
+
+
+def test_a_chain_is_its_parts_one_after_the_other() -> None:
+    case = TRANSFORMS["mlp-1+mlp-2+mlp-1"]
+    transform, noise = case.make(), case.frames(3, 5)
+    first, second, third = transform.parts
+    assert close(transform(noise), third(second(first(noise))), 1e-12)
+    x = case.frames(3, 5)
+    levels = transform.levels(x)
+    assert close(levels[0].noise, third.inv(x), 1e-12)
+    assert close(levels[1].noise, second.inv(third.inv(x)), 1e-12)
+    assert close(levels[2].noise, transform.inv(x), 1e-12)
+
+
+# masks ----------------------------------------------------------------------------------
+
+
+LENGTHS = torch.tensor([2, 5, 3])
+
+
+def padded(case: Case, transform: Any) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """Frames with garbage after the end of each sequence, what is given, and the mask."""
+    x, given = draw(case, transform, 3, length=5)
+    mask = torch.arange(5) < LENGTHS[:, None]
+    x[~mask] = 30 * torch.randn_like(x[~mask])
+    return x, given, mask
+
+
+def shorter(case: Case, given: dict[str, Any], index: int, past: int) -> dict[str, Any]:
+    """What one sequence is given, without padding."""
+    history, context = given["history"], given["context"]
+    end = past + int(LENGTHS[index])
+    return {
+        "history": None if history is None else history[index],
+        "context": None if context is None else context[index, :end],
+    }
+
+
+@each
+def test_padding_is_the_identity_and_counts_zero(case: Case) -> None:
+    transform, other = case.make(), case.make()
+    x, given, mask = padded(case, transform)
+    conditioned = transform.condition(**given, mask=mask)
+    y, log_scale = conditioned.inv(x), conditioned.log_scale(x)
+    log_det = conditioned.log_abs_det_jacobian(y, x)
+    sample = other.condition(**given, mask=mask)(x)
+    assert torch.equal(y[~mask], x[~mask])
+    assert torch.equal(sample[~mask], x[~mask])
+    assert (log_scale[~mask] == 0).all()
+    for i, length in enumerate(LENGTHS.tolist()):
+        alone = other.condition(**shorter(case, given, i, transform.context_length))
+        frames = x[i, :length]
+        assert close(y[i, :length], alone.inv(frames), 1e-12)
+        assert close(sample[i, :length], alone(frames), 1e-12)
+        assert close(log_det[i], alone.log_abs_det_jacobian(y[i, :length], frames), 1e-12)
+
+
+@each
+def test_sampling_with_a_mask_is_remembered_right(case: Case) -> None:
+    transform, other = case.make(), case.make()
+    noise, given, mask = padded(case, transform)
+    conditioned = transform.condition(**given, mask=mask)
+    x = conditioned(noise)
+    assert torch.equal(conditioned.inv(x), noise)
+    expected = other.condition(**given, mask=mask).log_abs_det_jacobian(noise, x)
+    assert close(conditioned.log_abs_det_jacobian(noise, x), expected, 1e-10)
+
+
+@each
+def test_no_gradient_comes_through_padding(case: Case) -> None:
+    transform, other = case.make(), case.make()
+    x, given, mask = padded(case, transform)
+    x.requires_grad_()
+    conditioned = transform.condition(**given, mask=mask)
+    y = conditioned.inv(x)
+    (y[mask].square().sum() + conditioned.log_abs_det_jacobian(y, x).sum()).backward()
+    assert (x.grad[~mask] == 0).all()
+    assert (x.grad[mask] != 0).any()
+    for i, length in enumerate(LENGTHS.tolist()):
+        alone = other.condition(**shorter(case, given, i, transform.context_length))
+        frames = x.detach()[i, :length]
+        y = alone.inv(frames)
+        loss = y.square().sum() + alone.log_abs_det_jacobian(y, frames)
+        if loss.requires_grad:
+            loss.backward()
+    for mine, theirs in zip(transform.parameters(), other.parameters(), strict=True):
+        assert close(mine.grad, torch.zeros_like(mine) if theirs.grad is None else theirs.grad, 1e-9)
+
+
+# log-scales, gradients, precision -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["conv-group-3", "mlp-1", "lstm", "last-frame-learned"])
+def test_log_scale_is_clamped(name: str) -> None:
+    case = TRANSFORMS[name]
+    conditioner = case.make().conditioner
+    transform = affine(conditioner, min_log_scale=-0.05, max_log_scale=0.1).double()
+    for factor in (30.0, -30.0):
+        with torch.no_grad():
+            for p in transform.parameters():
+                p.mul_(factor)
+        x = case.frames(8, 6)
+        log_scale = transform.levels(x)[0].log_scale
+        assert log_scale.min() >= -0.05
+        assert log_scale.max() <= 0.1
+        assert ((log_scale == -0.05) | (log_scale == 0.1)).any()
+        noise = case.frames(8, 6)
+        sampled = copy.deepcopy(transform)(noise)
+        assert (transform.levels(sampled)[0].log_scale - log_scale).abs().max() <= 0.15
+
+
+@pytest.mark.parametrize(("extreme", "clamp"), [(100.0, math.log(10.0)), (-100.0, -10.0)])
+def test_default_clamps_keep_everything_finite(extreme: float, clamp: float) -> None:
+    transform = affine(mlp(1)).double()
+    nn.init.constant_(transform.conditioner.log_scale.bias, extreme)
+    nn.init.constant_(transform.initial_log_scale, extreme)
+    noise = torch.randn(3, 6, 2, dtype=torch.float64)
+    x = transform(noise)
+    levels = transform.levels(x)
+    assert torch.equal(levels[0].log_scale, torch.full_like(x, clamp))
+    assert torch.isfinite(x).all()
+    assert close(levels[0].noise, noise, 1e-8)
+    log_prob(transform, x.detach()).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in transform.parameters())
+
+
+@each
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("direction", ["log_prob", "sample"])
+def test_every_parameter_gets_a_finite_gradient(
+    case: Case, direction: str, training: bool
+) -> None:
+    transform = case.make().train(training)
+    x, given = draw(case, transform, 3, length=(transform.reach or 3) + 2)
+    if direction == "log_prob":
+        log_prob(transform, x, **given).sum().backward()
+    elif list(transform.parameters()):
+        transform.condition(**given)(x).square().sum().backward()
+    for name, parameter in transform.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-        assert (parameter.grad != 0).any() or "bias" in name, name
+        if not training:  # batch norm takes a shift before it away
+            assert (parameter.grad != 0).any(), name
 
 
 @each
-def test_save_load_copy_pickle(case: Case, tmp_path):
-    module = build(case)
-    x, history, context = sequence(case, module, batch=(2,))
+def test_gradient_of_the_log_prob(case: Case) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, length=3)
+    x.requires_grad_()
+    tensors = [v.requires_grad_() for v in given.values() if v is not None]
 
-    def y(some: TemporalTransform) -> Tensor:
-        return some.condition(history=history, context=context).inv(x)
+    def value(*_: Tensor) -> Tensor:
+        return log_prob(transform, x, **given)
 
-    expected = y(module)  # the memo now holds tensors with a graph
-    torch.save(module.state_dict(), tmp_path / "weights")
-    fresh = case.make().double().eval()
-    fresh.load_state_dict(torch.load(tmp_path / "weights", weights_only=True))
-    for same in (fresh, copy.deepcopy(module)):
-        assert torch.equal(y(same), expected)
-    if "<lambda>" not in str(case.make):
-        assert torch.equal(y(pickle.loads(pickle.dumps(module))), expected)
+    assert torch.autograd.gradcheck(value, (x, *tensors), atol=1e-6)
 
 
-@each_with_parameters
-def test_outputs_are_single_precision_under_bf16(case: Case):
-    module = build(case, dtype=torch.float32)
-    x, history, context = (
-        None if part is None else part.float() for part in sequence(case, module, batch=(2,))
-    )
-    exact = module.condition(history=history, context=context).inv(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        transform = module.condition(history=history, context=context)
-        y, log_det = transform.inv(x), transform.log_abs_det_jacobian(x, x)
-        sample = transform(y)
-    assert y.dtype == log_det.dtype == sample.dtype == torch.float32
-    assert torch.isfinite(y).all()
-    assert (y - exact).abs().mean() < 0.1 * exact.abs().mean()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @each
-def test_cuda_equals_cpu(case: Case):
-    module = build(case)
-    x, history, context = sequence(case, module, batch=(2,))
-    y = module.condition(history=history, context=context).inv(x)
-    module = module.cuda()
-    there = [None if part is None else part.cuda() for part in (x, history, context)]
-    transform = module.condition(history=there[1], context=there[2])
-    close(transform.inv(there[0]).cpu(), y, 1e-9)
-    close(transform(y.cuda()).cpu(), x, 1e-9)
+def test_state_dict(case: Case) -> None:
+    transform, other = case.make(seed=1), case.make(seed=2)
+    x, given = draw(case, transform, 2)
+    expected = transform.condition(**given).inv(x)
+    sample = transform.condition(**given)(x)
+    before = other.condition(**given).inv(x)
+    file = io.BytesIO()
+    torch.save(transform.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    if list(transform.parameters()):
+        assert not torch.equal(before, expected)
+    assert torch.equal(other.condition(**given).inv(x), expected)
+    assert torch.equal(other.condition(**given)(x), sample)
 
 
-def test_log_scale_is_clamped():
-    flow = T.TemporalAffine(T.MLPConditioner(2), min_log_scale=-1.0, max_log_scale=0.5).double()
-    x = 100 * torch.randn(50, 2, dtype=torch.float64)
-    transform = flow.condition(history=x[:3])
-    log_scale = transform.log_scale(x[3:])
-    assert log_scale.min() == -1.0
-    assert log_scale.max() == 0.5
+@each
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_copies_after_use(case: Case, how: str) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, 2)
+    y = transform.condition(**given).inv(x.requires_grad_())  # the memo now holds a graph
+    assert y.requires_grad
+    twin = copy.deepcopy(transform) if how == "deepcopy" else pickle.loads(pickle.dumps(transform))
+    assert torch.equal(twin.condition(**given).inv(x), y)
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.add_(0.5)
+    if list(twin.parameters()):
+        assert not torch.equal(twin.condition(**given).inv(x), y)
+    assert torch.equal(transform.condition(**given).inv(x), y)
 
 
-class Counter:
-    """Counts calls of a network and the frames it saw."""
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        self.calls, self.frames = 0, 0
-        network.register_forward_hook(self)
-
-    def __call__(self, _, inputs, __) -> None:
-        self.calls += 1
-        self.frames += len(inputs[0])
-
-
-@pytest.mark.parametrize("length", [5, 50])
-def test_one_batched_pass_of_each_network(length: int):
-    parts = [T.TemporalAffine(T.ConvConditioner(1, hidden=4, depth=1, window=3)) for _ in range(2)]
-    chain = T.TemporalChain(parts)
-    encoders = [Counter(part.conditioner.encoder) for part in parts]
-    bodies = [Counter(part.conditioner.body) for part in parts]
-    x = torch.rand(6 + length, 1, 4, 4)
-    transform = chain.condition(history=x[:6])
-    transform.log_abs_det_jacobian(transform.inv(x[6:]), x[6:])
-    assert [c.calls for c in encoders + bodies] == [1, 1, 1, 1]
-    # near the noise: its window and the frames but the last; near the frames: 3 more
-    assert [c.frames for c in encoders] == [3 + length - 1, 6 + length - 1]
-    assert [c.frames for c in bodies] == [length, 3 + length]
+@each
+def test_autocast_leaves_the_results_in_single_precision(case: Case) -> None:
+    transform = case.make(dtype=torch.float32)
+    x, given = draw(case, transform, 3)
+    x = x.float()
+    given = {k: None if v is None else v.float() for k, v in given.items()}
+    plain = transform.condition(**given).inv(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conditioned = transform.condition(**given)
+        y = conditioned.inv(x)
+        log_det = conditioned.log_abs_det_jacobian(y, x)
+        sample = conditioned(x)
+        log_density = log_prob(transform, x, **given)
+    for result in (y, log_det, sample, log_density):
+        assert result.dtype == torch.float32
+        assert torch.isfinite(result).all()
+    torch.testing.assert_close(y, plain, rtol=0.1, atol=0.2)
 
 
-def test_sampling_encodes_each_frame_once():
-    flow = T.TemporalAffine(T.ConvConditioner(1, hidden=4, depth=1, window=3))
-    encoder, body = Counter(flow.conditioner.encoder), Counter(flow.conditioner.body)
-    history = torch.rand(40, 1, 4, 4)
-    flow.condition(history=history)(torch.randn(10, 1, 4, 4))
-    assert encoder.frames == 3 + 9  # the window of the history, then each new frame but the last
-    assert body.frames == 10
+@pytest.mark.parametrize(("name", "expected"), [("conv-group-3", "bfloat16"), ("mlp-3", "bfloat16")])
+def test_autocast_reaches_the_networks(name: str, expected: str) -> None:
+    case = TRANSFORMS[name]
+    transform = case.make(dtype=torch.float32)
+    seen = set()
+    transform.conditioner.shift.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        transform.inv(case.frames(2, 5).float())
+    assert seen == {getattr(torch, expected)}
 
 
-def test_samples_share_the_encoding_of_their_history():
-    flow = T.TemporalAffine(T.ConvConditioner(1, hidden=4, depth=1, window=3))
-    encoder = Counter(flow.conditioner.encoder)
-    flow.condition(history=torch.rand(3, 1, 4, 4))(torch.randn(100, 1, 1, 4, 4))
-    assert encoder.frames == 3
+@each
+def test_half_precision_frames_and_double_weights_do_not_mix_silently(case: Case) -> None:
+    """The result has the precision of the frames."""
+    transform = case.make(dtype=torch.float32)
+    x, given = draw(case, transform, 2)
+    given = {k: None if v is None else v.float() for k, v in given.items()}
+    assert transform.condition(**given).inv(x.float()).dtype == torch.float32
+    assert transform.condition(**given)(x.float()).dtype == torch.float32
 
 
-def test_lstm_scores_in_one_call():
-    flow = T.TemporalAffine(T.LSTMConditioner(2, hidden=4))
-    counter = Counter(flow.conditioner.lstm)
-    flow.inv(torch.randn(3, 20, 2))
-    assert counter.calls == 1
+@each
+@pytest.mark.parametrize("device", ["meta", "cuda"])
+def test_other_devices(case: Case, device: str) -> None:
+    """On ``meta`` nothing is computed, but a tensor left on another device is an error."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    transform = case.make()
+    x, given = draw(case, transform, 2)
+    expected = [transform.condition(**given).inv(x), case.make().condition(**given)(x)]
+    moved = case.make().to(device)
+    conditioned = moved.condition(**{k: None if v is None else v.to(device) for k, v in given.items()})
+    there = x.to(device)
+    results = [conditioned.inv(there), conditioned(there)]
+    assert conditioned.log_abs_det_jacobian(results[0], there).device.type == device
+    for result, known in zip(results, expected, strict=True):
+        assert result.device.type == device
+        assert result.shape == known.shape
+        if device == "cuda":
+            assert close(result.cpu(), known, 1e-8)
 
 
+# cost -----------------------------------------------------------------------------------
+
+
+def networks(transform: Any) -> list[Any]:
+    """The conditioner of each affine part."""
+    return [m.conditioner for m in transform.modules() if isinstance(m, TemporalAffine)]
+
+
+windowed = {k: v for k, v in AFFINE.items() if k.startswith(("conv", "mlp"))}
+
+
+@pytest.mark.parametrize("case", windowed.values(), ids=windowed)
+@pytest.mark.parametrize("length", [4, 9])
+def test_inverse_is_one_pass_and_encodes_no_frame_twice(case: Case, length: int) -> None:
+    transform = case.make()
+    conditioner, window = transform.conditioner, transform.conditioner.window
+    x = case.frames(1, length)
+    for past in {0 if transform.context_length == 0 else window, window, window + 2}:
+        history = case.frames(1, past) if past else None
+        with calls(conditioner.encoder) as encoder, calls(conditioner.body) as body:
+            transform.condition(history=history).inv(x)
+        assert (encoder.count, body.count) == (1, 1)
+        assert encoder.frames == (length + window - 1 if past else length - 1)
+        assert body.frames == (length if past else length - window)
+
+
+@pytest.mark.parametrize("case", windowed.values(), ids=windowed)
+def test_sampling_encodes_each_frame_once(case: Case) -> None:
+    transform = case.make()
+    conditioner, window = transform.conditioner, transform.conditioner.window
+    noise = case.frames(1, 7)
+    for past in {0 if transform.context_length == 0 else window, window, window + 2}:
+        history = case.frames(1, past) if past else None
+        with calls(conditioner.encoder) as encoder, calls(conditioner.body) as body:
+            transform.condition(history=history)(noise)
+        assert encoder.frames == (7 + window - 1 if past else 7 - 1)
+        assert body.count == body.frames == (7 if past else 7 - window)
+
+
+@pytest.mark.parametrize("case", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("length", [5, 11])
+def test_inverse_of_a_chain_is_one_pass_of_each_network(case: Case, length: int) -> None:
+    transform = case.make()
+    x, given = draw(case, transform, 1, length=length)
+    conditioners = networks(transform)
+    counts = [0] * len(conditioners)
+
+    def count(index: int) -> Any:
+        def hook(*_: Any) -> None:
+            counts[index] += 1
+
+        return hook
+
+    for i, conditioner in enumerate(conditioners):
+        for name in ("body", "lstm"):
+            if hasattr(conditioner, name):
+                getattr(conditioner, name).register_forward_pre_hook(count(i))
+            elif not list(conditioner.children()):
+                conditioner.register_forward_pre_hook(count(i))
+                break
+    transform.condition(**given).inv(x)
+    assert counts == [1] * len(conditioners)
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm-2-context-pre"])
+def test_lstm_runs_once_to_invert_and_once_a_step_to_sample(name: str) -> None:
+    case = TRANSFORMS[name]
+    transform = case.make()
+    x, context = case.frames(1, 6), case.context(1, 6)
+    conditioned = transform.condition(context=context)
+    with calls(transform.conditioner.lstm) as seen:
+        conditioned.inv(x)
+    assert seen.count == 1
+    with calls(transform.conditioner.lstm) as seen:
+        conditioned(x)
+    assert seen.count == 6
+
+
+@pytest.mark.parametrize("name", ["conv-1+conv-3", "conv-3-given+conv-1-given", "mlp-3+mlp-1"])
+def test_a_step_of_a_chain_encodes_one_frame_a_part(name: str) -> None:
+    case = TRANSFORMS[name]
+    transform = case.make()
+    history = case.frames(1, transform.reach)
+    state = transform.initial_state(torch.Size([1]), history=history)
+    for _ in range(5):
+        noise = case.frames(1)
+        counters = [calls(conditioner.encoder) for conditioner in networks(transform)]
+        entered = [counter.__enter__() for counter in counters]
+        *_, state = transform.step(noise, state)
+        for counter in counters:
+            counter.__exit__(None, None, None)
+        assert [(seen.count, seen.frames) for seen in entered] == [(1, 1)] * len(entered)
+
+
+# random lengths, windows and splits -----------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(
     windows=st.lists(st.integers(1, 4), min_size=1, max_size=3),
-    length=st.integers(1, 8),
-    extra=st.integers(0, 5),
+    learned=st.booleans(),
+    length=st.integers(2, 9),
     data=st.data(),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_windows_lengths_and_splits(windows, length, extra, data):
+def test_any_window_length_and_split(
+    windows: list[int], learned: bool, length: int, data: Any
+) -> None:
     torch.manual_seed(0)
-    parts = [T.TemporalAffine(T.MLPConditioner(1, hidden=(3,), window=w)) for w in windows]
-    chain = T.TemporalChain(parts).double()
-    past = sum(windows) + extra
-    x = torch.randn(past + length, 1, dtype=torch.float64)
-    whole = chain.condition(history=x[:past])
-    cut = data.draw(st.integers(0, length - 1))
-    then = chain.condition(history=x[: past + cut])
-    y = whole.inv(x[past:])
-    close(then.inv(x[past + cut :].clone()), y[cut:], 1e-10)
-    chain._memo.clear()
-    close(then(y[cut:].clone()), x[past + cut :], 1e-10)
+    initial = "learned" if learned else None
+    parts = [affine(MLPConditioner(2, hidden=(5,), window=w), initial) for w in windows]
+    transform = TemporalChain(parts).double()
+    perturb(transform)
+    start = transform.context_length
+    assert start == (0 if learned else sum(windows))
+    x = torch.randn(start + length, 2, dtype=torch.float64)
+    split = data.draw(st.integers(start + 1, start + length - 1))
+    head, rest = x[start:split], x[split:]
+    whole = log_prob(transform, x[start:], history=x[:start])
+    pieces = log_prob(transform, head, history=x[:start])
+    pieces = pieces + log_prob(transform, rest, history=x[:split])
+    assert close(pieces, whole, 1e-10)
+    noise = transform.condition(history=x[:split]).inv(rest)
+    assert close(copy.deepcopy(transform).condition(history=x[:split])(noise), rest, 1e-10)
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: T.TemporalAffine(T.MLPConditioner(1)).inv(torch.zeros(9, 1)), "3 frames of his"),
-        (
-            lambda: T.TemporalAffine(T.MLPConditioner(1)).condition(history=torch.zeros(2, 1)),
-            "3 frames of history .* got 2",
-        ),
-        (lambda: T.TemporalAffine(T.MLPConditioner(1), initial="zero"), "initial must be"),
-        (lambda: T.TemporalChain([]), "at least one"),
-        (
-            lambda: T.TemporalChain([T.TemporalDifference(), T.TemporalDifference(frame_dims=3)]),
-            "of one rank",
-        ),
-        (lambda: T.MLPConditioner(1, window=0), "window must be at least 1"),
-        (lambda: T.MLPConditioner(1, hidden=()), "hidden layer"),
-        (lambda: T.ConvConditioner(1, norm="layer"), "norm must be"),
-        (
-            lambda: T.TemporalAffine(T.LSTMConditioner(1, context_features=2)).inv(
-                torch.zeros(4, 1)
-            ),
-            "expected 2 context features, got none",
-        ),
-        (
-            lambda: T.TemporalAffine(T.LSTMConditioner(1)).condition(context=torch.zeros(4, 7)).inv(
-                torch.zeros(4, 1)
-            ),
-            "expected 0 context features, got 7",
-        ),
-        (
-            lambda: T.TemporalAffine(T.ConvConditioner(1)).condition(history=torch.zeros(3, 4)),
-            "frame dimensions",
-        ),
-    ],
-)  # fmt: skip
-def test_bad_input(make, said):
-    with pytest.raises(ValueError, match=said) as error:
-        make()
-    assert "\n" not in str(error.value)
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(window=st.integers(1, 4), length=st.integers(1, 6), features=st.integers(1, 3))
+def test_log_det_of_any_size(window: int, length: int, features: int) -> None:
+    torch.manual_seed(0)
+    transform = affine(MLPConditioner(features, hidden=(5,), window=window)).double()
+    perturb(transform)
+    x = torch.randn(length, features, dtype=torch.float64)
+    full = jacobian(transform.inv, x).reshape(x.numel(), x.numel())
+    log_det = transform.log_abs_det_jacobian(transform.inv(x), x)
+    assert close(log_det, -torch.linalg.slogdet(full).logabsdet, 1e-8)
 
 
-def test_difference_is_the_change():
-    x = torch.randn(2, 30, 4, dtype=torch.float64)
-    u = T.TemporalDifference().inv(x)
-    assert torch.equal(u[:, 1:], x[:, 1:] - x[:, :-1])
-    assert torch.equal(u[:, 0], x[:, 0])
-    assert math.isclose(T.TemporalDifference().log_abs_det_jacobian(u, x).abs().sum(), 0)
+# bad input ------------------------------------------------------------------------------
+
+
+given_cases = {k: v for k, v in TRANSFORMS.items() if v.make().context_length}
+
+
+@pytest.mark.parametrize("case", given_cases.values(), ids=given_cases)
+def test_too_little_history(case: Case) -> None:
+    transform = case.make()
+    needed = transform.context_length
+    expected = rf"{needed} frames of history are needed .* got {{}}: pass `history=`"
+    with pytest.raises(ValueError, match=expected.format(needed - 1)):
+        transform.condition(history=case.frames(2, needed - 1))
+    with pytest.raises(ValueError, match=expected.format(0)):
+        transform.condition()
+    for direction in (transform, transform.inv):
+        with pytest.raises(ValueError, match=expected.format(0)):
+            direction(case.frames(2, 4))
+
+
+@each
+def test_too_few_dimensions(case: Case) -> None:
+    transform = case.make()
+    dims = len(case.frame_shape)
+    frame = torch.zeros(case.frame_shape, dtype=torch.float64)
+    expected = rf"\(\*batch, T, \*frame_shape\) with {dims} frame dimensions, got"
+    with pytest.raises(ValueError, match=expected):
+        transform.condition(history=frame)
+    _, given = draw(case, transform)
+    conditioned = transform.condition(**given)
+    for direction in (conditioned, conditioned.inv):
+        with pytest.raises(ValueError, match=expected):
+            direction(frame)
+    with pytest.raises(ValueError, match=expected):
+        conditioned.log_abs_det_jacobian(frame, frame)
+
+
+def test_an_empty_chain() -> None:
+    with pytest.raises(ValueError, match="a chain needs at least one transform"):
+        TemporalChain([])
+
+
+def test_a_chain_of_frames_of_several_ranks() -> None:
+    with pytest.raises(ValueError, match="must be of frames of one rank"):
+        TemporalChain([affine(mlp(1)), affine(conv())])
+    with pytest.raises(ValueError, match="must be of frames of one rank"):
+        TemporalChain([TemporalDifference(frame_dims=1), TemporalDifference(frame_dims=3)])
+
+
+@pytest.mark.parametrize("initial", ["zero", "", True, 0])
+def test_a_wrong_initial(initial: Any) -> None:
+    with pytest.raises(ValueError, match=f"'learned' or None, got {initial!r}"):
+        affine(mlp(1), initial)
+
+
+@pytest.mark.parametrize("name", ["lstm-context", "lstm-context+lstm-context"])
+@pytest.mark.parametrize("features", [0, 2])
+def test_a_wrong_context(name: str, features: int) -> None:
+    case = TRANSFORMS[name]
+    x = case.frames(2, 4)
+    context = x.new_zeros(2, 4, features) if features else None
+    conditioned = case.make().condition(context=context)
+    expected = f"expected 3 context features, got {features or 'none'}"
+    for direction in (conditioned, conditioned.inv):
+        with pytest.raises(ValueError, match=expected):
+            direction(x)
+
+
+def test_a_context_where_none_is_expected() -> None:
+    x = torch.zeros(2, 4, 2, dtype=torch.float64)
+    conditioned = TRANSFORMS["lstm"].make().condition(context=x)
+    with pytest.raises(ValueError, match="expected 0 context features, got 2"):
+        conditioned.inv(x)
+
+
+# as a distribution ----------------------------------------------------------------------
+
+
+@each
+def test_as_a_distribution(case: Case) -> None:
+    transform, other = case.make(), case.make()
+    _, given = draw(case, transform, 3)
+    base = dist.Normal(case.frames(3, 4), torch.rand(3, 4, *case.frame_shape).double() + 0.5)
+    base = base.to_event(1 + len(case.frame_shape))
+    sequences = dist.TransformedDistribution(base, [transform.condition(**given)])
+    assert sequences.batch_shape == (3,)
+    assert sequences.event_shape == (4, *case.frame_shape)
+    x = sequences.rsample((2,))
+    assert x.shape == (2, 3, 4, *case.frame_shape)
+    conditioned = other.condition(**given)
+    y = conditioned.inv(x)
+    expected = base.log_prob(y) - conditioned.log_abs_det_jacobian(y, x)
+    assert close(sequences.log_prob(x), expected, 1e-9)
+
+
+def test_video_frames_keep_their_initial_values_per_channel() -> None:
+    transform = TRANSFORMS["conv-group-3"].make()
+    assert transform.initial_shift.shape == (3, VIDEO[0], 1, 1)
+    x = TRANSFORMS["conv-group-3"].frames(2, 4)
+    level = transform.levels(x)[0]
+    assert torch.equal(level.shift[:, :3], transform.initial_shift.expand(2, 3, *VIDEO))
