@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("AFSLVM_DEBUG"):
             raise
-        print(f"afslvm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"afslvm: error: {reason[0]}", file=sys.stderr)  # Pyro appends shapes to messages
         return 2
     return 0
 

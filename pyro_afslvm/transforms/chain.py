@@ -18,7 +18,7 @@ class TemporalChain(TemporalTransform):
 
     Args:
         parts: the transforms, the one nearest to the noise first, as in
-            :class:`torch.distributions.ComposeTransform`.
+            :class:`torch.distributions.ComposeTransform`; a chain among them is taken apart.
 
     Raises:
         ValueError: if there are none, or their frames have different ranks.
@@ -32,6 +32,7 @@ class TemporalChain(TemporalTransform):
     """
 
     def __init__(self, parts: Sequence[TemporalTransform]) -> None:
+        parts = [flat for part in parts for flat in getattr(part, "parts", [part])]
         if not parts:
             raise ValueError("a chain needs at least one transform")
         if len({part.frame_dims for part in parts}) > 1:
