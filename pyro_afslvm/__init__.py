@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyro_afslvm.flow import FlowModel as FlowModel
     from pyro_afslvm.guides import FilteringGuide as FilteringGuide
+    from pyro_afslvm.guides import SmoothingGuide as SmoothingGuide
     from pyro_afslvm.pair import Pair as Pair
     from pyro_afslvm.slvm import SLVM as SLVM
     from pyro_afslvm.svi import fit as fit
@@ -34,6 +35,7 @@ _HOME = {
     "MLPConditioner": "transforms",
     "Pair": "pair",
     "SLVM": "slvm",
+    "SmoothingGuide": "guides",
     "TemporalAffine": "transforms",
     "TemporalChain": "transforms",
     "TemporalDifference": "transforms",

@@ -71,9 +71,15 @@ class FilteringGuide(nn.Module):
             z: Tensor = pyro.sample("z", self.distribution(parts))
             return z
 
+    def context(self, parts: Split) -> Tensor:
+        """What the posterior sees of the frames up to each: ``(batch, T, features)``."""
+        features: Tensor = self.encoder(self.model.noise(parts))
+        return features
+
     def distribution(self, parts: Split) -> dist.TorchDistribution:
         """q(z | x): event ``(T, latent_size)``."""
-        features = self.encoder(self.model.noise(parts))
         shape = (parts.values.shape[1], self.model.latent_size)
         base = standard_normal(shape, parts.values).expand([parts.batch])
-        return across_time(base, self.posterior.condition(context=features, mask=parts.mask))
+        return across_time(
+            base, self.posterior.condition(context=self.context(parts), mask=parts.mask)
+        )

@@ -1,0 +1,54 @@
+"""The smoothing posterior: each latent sees all frames."""
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from pyro_afslvm.guides.filtering import FilteringGuide
+from pyro_afslvm.programs import Split
+from pyro_afslvm.slvm import SLVM
+from pyro_afslvm.transforms import LSTMConditioner, TemporalAffine
+
+
+class SmoothingGuide(FilteringGuide):
+    r"""Smoothing posterior over the latents of an :class:`~pyro_afslvm.SLVM`.
+
+    .. math:: q(z_{1:T} \mid x_{1:T}) = \prod_t q(z_t \mid x_{1:T}, z_{<t})
+
+    The frames' features go through a bidirectional LSTM, whose summary of all of them takes
+    the features' place in the filtering guide. Where a sequence ends earlier than the batch,
+    the summary starts from its own end.
+
+    Args:
+        model: the model it is for, as in :class:`~pyro_afslvm.FilteringGuide`.
+        encoder: maps ``(*batch, *frame_shape)`` to ``(*batch, encoder.features)``.
+        summary: size of the bidirectional LSTM in each direction.
+        hidden: size of the posterior's LSTM.
+        layers: number of its layers.
+    """
+
+    def __init__(
+        self,
+        model: SLVM,
+        encoder: nn.Module,
+        *,
+        summary: int = 128,
+        hidden: int = 256,
+        layers: int = 1,
+    ) -> None:
+        posterior = LSTMConditioner(
+            model.latent_size, hidden=hidden, layers=layers, context_features=2 * summary
+        )
+        super().__init__(model, encoder, posterior=TemporalAffine(posterior))
+        features: int = encoder.features  # type: ignore[assignment]
+        self.summary = nn.LSTM(features, summary, batch_first=True, bidirectional=True)
+
+    def context(self, parts: Split) -> Tensor:
+        """Summary of all frames at each of them: ``(batch, T, 2 * summary)``."""
+        features = super().context(parts).to(parts.values.dtype)
+        if parts.mask is None:
+            outputs: Tensor = self.summary(features)[0]
+            return outputs
+        lengths, total = parts.mask.sum(-1).cpu(), features.shape[1]
+        packed = pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
+        outputs, _ = pad_packed_sequence(self.summary(packed)[0], True, total_length=total)
+        return outputs
