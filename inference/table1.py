@@ -6,6 +6,7 @@
 Every recipe gets the same budget. A second call goes on where the first one stopped.
 """
 
+import csv
 import json
 import math
 import os
@@ -60,7 +61,7 @@ def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
                 "recipe": results[0]["recipe"],
                 "parameters": results[0]["parameters"],
                 **{key: _over_seeds(results, key) for key in FIGURES},
-                "seeds": [_short(result) for result in results],
+                "seeds": [_short(run, result) for run, result in zip(runs, results, strict=True)],
             }
         )
     first = json.loads(seeds[0][0].results.read_text())
@@ -85,7 +86,7 @@ def _over_seeds(results: list[dict[str, Any]], key: str) -> dict[str, float | No
     return {"mean": statistics.fmean(values), "error": error}
 
 
-def _short(result: dict[str, Any]) -> dict[str, Any]:
+def _short(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     keys = (
         "train_seed",
         "nats_per_dim",
@@ -99,7 +100,10 @@ def _short(result: dict[str, Any]) -> dict[str, Any]:
         "best_step",
         "num_sequences",
     )
-    return {key: result[key] for key in keys}
+    with run.metrics.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    curve = {name: [float(row[i]) for row in rows] for i, name in enumerate(header)}
+    return {key: result[key] for key in keys} | {"curve": curve}
 
 
 def _processor() -> str:

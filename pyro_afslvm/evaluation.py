@@ -20,11 +20,11 @@ from pyro_afslvm.data import (
     dequantization,
     software_versions,
 )
+from pyro_afslvm.loss import crop_length
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.sampling import seed_step
-from pyro_afslvm.slvm import SLVM
 
 Progress = Callable[[int, int], None]
 
@@ -143,8 +143,6 @@ def evaluate(
         nats/dim under the paper's protocol, bits/dim under the discrete one, temporal
         correlations, the number of parameters, and both protocols, as JSON values.
     """
-    from pyro_afslvm.training import crop_length  # Lightning is there, but no cycle at import
-
     frames = crop_length(pair.model, scored_frames)
     full = source.dataset(split, num_frames=frames)
     chosen: Any = Subset(full, range(min(limit or len(full), len(full))))
@@ -256,11 +254,6 @@ def pictures(
             arrays[f"scale_{m}"] = level.log_scale.exp()
             arrays[f"noise_{m}"] = level.noise
     return {name: value.cpu().numpy() for name, value in arrays.items()}
-
-
-def is_latent(pair: Pair) -> bool:
-    """Whether the model has latent variables."""
-    return isinstance(pair.model, SLVM)
 
 
 def _evaluation_mode(pair: Pair) -> None:

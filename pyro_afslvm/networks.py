@@ -139,6 +139,8 @@ class ConvDecoder(nn.Module):
         location: Literal["sigmoid", "linear"] = "linear",
     ) -> None:
         super().__init__()
+        if location not in ("sigmoid", "linear"):
+            raise ValueError(f"location must be 'sigmoid' or 'linear', got {location!r}")
         channels, rest = pyramid(frame_shape, width)
         sizes = channels[::-1]
         first = _block(nn.ConvTranspose2d(latent_size, sizes[0], rest), sizes[0], norm)

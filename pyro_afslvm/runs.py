@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_afslvm.data import SequenceSource, source_from_config
+from pyro_afslvm.pair import Pair
 from pyro_afslvm.recipes import Recipe, RecipeError, execute, is_known, load_recipe
 from pyro_afslvm.settings import TrainSettings
 
@@ -200,6 +201,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise RunError(f"checkpoint {path} is of format {version}, this version reads {FORMAT}")
     return dict(checkpoint)
+
+
+def load_pair(pair: Pair, checkpoint: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into model and guide.
+
+    Raises:
+        RunError: if they do not fit.
+    """
+    try:
+        pair.model.load_state_dict(checkpoint["model"])
+        if pair.guide is not None:
+            pair.guide.load_state_dict(checkpoint["guide"])
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise RunError(f"the checkpoint does not fit the recipe: {reason}") from None
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

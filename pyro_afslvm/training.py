@@ -1,12 +1,8 @@
 """Training for the command line, on Lightning: resumable to the bit."""
 
-import logging
 import math
-import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,51 +10,19 @@ import lightning as L
 import pyro
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from pyro.infer import ELBO, Trace_ELBO
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyro_afslvm.console import interruptible, quiet
 from pyro_afslvm.data import Dequantization, SequenceDataset, SequenceSource, dequantization
+from pyro_afslvm.loss import BoundLoss, crop_length
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.recipes import Recipe, build_pair, remember
-from pyro_afslvm.runs import Run, RunError, load_checkpoint, save_checkpoint, write_atomically
+from pyro_afslvm.runs import Run, load_checkpoint, load_pair, save_checkpoint, write_atomically
 from pyro_afslvm.sampling import StepBatches, seed_step
 from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.svi import TrainingError, no_guide
-
-CONTEXT_FRAMES = 3  # of every crop, so that models with and without a flow see as many
-
-
-class BoundLoss(nn.Module):
-    """The negative bound in nats per sequence and scored frame, as one torch module.
-
-    Args:
-        pair: model and guide.
-        elbo: the objective, ``Trace_ELBO()`` by default.
-    """
-
-    def __init__(self, pair: Pair, elbo: ELBO | None = None) -> None:
-        super().__init__()
-        self.model = pair.model
-        self.guide = pair.guide
-        self.elbo = elbo or Trace_ELBO()
-
-    def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
-        loss: Tensor = self.elbo.differentiable_loss(  # type: ignore[attr-defined]
-            self.model, self.guide or no_guide, x
-        )
-        return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
-
-
-def context_length(model: nn.Module) -> int:
-    """Frames the model is given and does not score."""
-    return int(getattr(model, "context_length", 0))
-
-
-def crop_length(model: nn.Module, scored_frames: int) -> int:
-    """Frames of a crop of which the last ``scored_frames`` are reported."""
-    return max(CONTEXT_FRAMES, context_length(model)) + scored_frames
+from pyro_afslvm.svi import TrainingError
 
 
 class Training(L.LightningModule):
@@ -223,21 +187,6 @@ class Training(L.LightningModule):
         return "no checkpoint had been written yet"
 
 
-def load_pair(pair: Pair, checkpoint: dict[str, Any]) -> None:
-    """Put a checkpoint's weights into model and guide.
-
-    Raises:
-        RunError: if they do not fit.
-    """
-    try:
-        pair.model.load_state_dict(checkpoint["model"])
-        if pair.guide is not None:
-            pair.guide.load_state_dict(checkpoint["guide"])
-    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise RunError(f"the checkpoint does not fit the recipe: {reason}") from None
-
-
 def train(
     recipe: Recipe,
     source: SequenceSource,
@@ -314,7 +263,7 @@ def _fit(training: Training, data: SequenceDataset) -> None:
         world_size=trainer.world_size,
     )
     loader = DataLoader(data, batch_sampler=batches, num_workers=settings.workers)
-    with _quiet(), _interruptible(training):
+    with quiet(), interruptible(training):
         trainer.fit(training, loader)
     if training.interrupted:
         raise KeyboardInterrupt
@@ -327,7 +276,7 @@ def _trainer(training: Training) -> L.Trainer:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         logger = TensorBoardLogger(training.run_folder.path, name="tensorboard", version="")
-    with _quiet():
+    with quiet():
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -357,39 +306,3 @@ def _validation_set(
         return None
     chosen = range(min(settings.validation_sequences, len(data)))
     return DataLoader(torch.utils.data.Subset(data, chosen), batch_size=32)
-
-
-@contextmanager
-def _interruptible(training: Training) -> Iterator[None]:
-    """Let the first Ctrl-C end the step, validate and save; a second one ends at once."""
-
-    def stop(*_: object) -> None:
-        if training.interrupted:
-            raise KeyboardInterrupt
-        training.interrupted = True
-
-    try:
-        before = signal.signal(signal.SIGINT, stop)
-    except ValueError:  # only the main thread may
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice; its errors still come through."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

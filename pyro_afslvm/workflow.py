@@ -13,9 +13,8 @@ from pyro_afslvm.evaluation import evaluate, pictures
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.progress import counting_bar, training_bar
 from pyro_afslvm.recipes import Recipe, build_pair
-from pyro_afslvm.runs import Run, load_checkpoint, write_atomically, write_json
+from pyro_afslvm.runs import Run, load_checkpoint, load_pair, write_atomically, write_json
 from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.training import is_first_process, load_pair, train
 
 
 def train_run(
@@ -27,6 +26,8 @@ def train_run(
     resume: bool = False,
 ) -> Run:
     """Train with a progress bar; see :func:`pyro_afslvm.training.train`."""
+    from pyro_afslvm.training import is_first_process, train  # Lightning takes seconds to load
+
     shown = is_first_process()
     with training_bar(f"training {recipe.name:<16}", shown=shown) as report:
         return train(recipe, source, out, settings, resume=resume, report=report)

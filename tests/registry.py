@@ -87,11 +87,11 @@ def calls(network: nn.Module) -> Iterator[Calls]:
 
 
 def conv(**options: Any) -> ConvConditioner:
-    return ConvConditioner(2, hidden=4, depth=2, **options)
+    return ConvConditioner(2, hidden=6, depth=2, **options)
 
 
 def mlp(window: int, **options: Any) -> MLPConditioner:
-    return MLPConditioner(2, hidden=(6, 5), window=window, **options)
+    return MLPConditioner(2, hidden=(8, 8), window=window, **options)
 
 
 def lstm(**options: Any) -> LSTMConditioner:
@@ -161,8 +161,21 @@ def _lstm(**options: Any) -> Callable[[], TemporalAffine]:
     return lambda: affine(lstm(**options))
 
 
+CONVOLUTIONS = [  # of the twelve: every norm with either window, with and without residual
+    "conv-group-1-residual",
+    "conv-group-3",
+    "conv-None-1",
+    "conv-None-3-residual",
+    "conv-batch-1-residual",
+    "conv-batch-3",
+]
+
 AFFINE: dict[str, Case] = {
-    **{name: over(name, "learned") for name in CONDITIONERS},
+    **{
+        name: over(name, "learned")
+        for name in CONDITIONERS
+        if name in CONVOLUTIONS or not name.startswith("conv")
+    },
     **{
         f"{name}-given": over(name, None)
         for name in ("conv-group-1", "conv-None-3-residual", "conv-batch-3", "mlp-1", "mlp-3")

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from pyro_afslvm.data import MovingDigits
+from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.recipes import Recipe, load_recipe
 from pyro_afslvm.runs import Run, RunError, load_checkpoint
 from pyro_afslvm.sampling import StepBatches, seed_step
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.svi import TrainingError
-from pyro_afslvm.training import BoundLoss, Training, train
+from pyro_afslvm.training import Training, train
 
 TINY = """
 from pyro_afslvm import SLVM, ConvConditioner, FilteringGuide, LSTMConditioner, Pair, TemporalAffine

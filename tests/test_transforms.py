@@ -4,6 +4,8 @@ import copy
 import io
 import math
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyro.distributions as dist
@@ -17,6 +19,7 @@ from torch.autograd.functional import jacobian
 from pyro_afslvm.transforms import (
     ConvConditioner,
     LastFrame,
+    LSTMConditioner,
     MLPConditioner,
     TemporalAffine,
     TemporalChain,
@@ -32,7 +35,6 @@ from tests.registry import (
     affine,
     calls,
     conv,
-    lstm,
     mlp,
     perturb,
 )
@@ -92,7 +94,7 @@ def test_registry_is_not_trivial(case: Case) -> None:
         assert level.log_scale.min() > -5
         assert level.log_scale.max() < math.log(10.0)  # no clamp, so that nothing is cut off
     if list(transform.parameters()):
-        assert level.log_scale.abs().min() > 0
+        assert (transform.condition(**given).log_scale(x) != 0).all()
 
 
 @each
@@ -139,22 +141,19 @@ def test_jacobian_of_the_forward_direction(case: Case) -> None:
 @each
 def test_the_past_is_looked_at(case: Case) -> None:
     transform = case.make()
-    x, given = draw(case, transform, length=5, more=1)
+    reach = 6 if transform.reach is None else transform.reach
+    x, given = draw(case, transform, length=7, more=reach - transform.context_length)
     blocks = time_blocks(jacobian(transform.condition(**given).inv, x), len(x))
-    assert all((blocks[t, :, t - 1] != 0).any() for t in range(1, len(x)))
-    reach = transform.reach
-    if reach is None:
-        assert (blocks[4, :, 0] != 0).any()
-    else:
-        beyond = [blocks[t, :, s] for t in range(5) for s in range(t) if s < t - reach]
-        assert all((block == 0).all() for block in beyond)
+    seen = (blocks != 0).any(3).any(1)  # (time of the noise, time of the frame)
+    for lag in range(1, 7):  # a ReLU may be off at one time, hardly at all of them
+        assert seen.diagonal(-lag).any() == (lag <= reach), lag
 
 
 @each
 def test_history_is_looked_at_as_far_as_the_reach(case: Case) -> None:
     transform = case.make()
-    x, given = draw(case, transform, length=1)
-    past = transform.context_length + 2
+    x = case.frames(1)
+    past = (transform.reach or transform.context_length) + 2
     history = case.frames(past)
     context = case.context(past + 1)
 
@@ -162,9 +161,7 @@ def test_history_is_looked_at_as_far_as_the_reach(case: Case) -> None:
         return transform.condition(history=history, context=context).inv(x)
 
     seen = jacobian(first, history).reshape(x.numel(), past, -1).abs().amax((0, 2)) > 0
-    reach = past if transform.reach is None else min(past, transform.reach)
-    assert seen[past - 1]
-    assert not seen[: past - reach].any()
+    assert seen.tolist() == [s >= past - (transform.reach or past) for s in range(past)]
 
 
 @each
@@ -184,19 +181,13 @@ SCALARS = {
     "mlp": lambda: affine(MLPConditioner(1, hidden=(8,), window=1)),
     "mlp-2": lambda: affine(MLPConditioner(1, hidden=(8,), window=2)),
     "conv": lambda: affine(ConvConditioner(1, hidden=4, window=1, depth=1)),
-    "lstm": lambda: affine(lstm1()),
+    "lstm": lambda: affine(LSTMConditioner(1, hidden=4)),
     "lstm+mlp": lambda: TemporalChain(
-        [affine(lstm1()), affine(MLPConditioner(1, hidden=(8,), window=1))]
+        [affine(LSTMConditioner(1, hidden=4)), affine(MLPConditioner(1, hidden=(8,), window=1))]
     ),
     "difference": TemporalDifference,
     "last-frame": lambda: affine(LastFrame(1, learned_scale=True)),
 }
-
-
-def lstm1() -> Any:
-    from pyro_afslvm.transforms import LSTMConditioner
-
-    return LSTMConditioner(1, hidden=4)
 
 
 @pytest.mark.parametrize("build", SCALARS.values(), ids=SCALARS)
@@ -339,6 +330,14 @@ def test_a_chain_is_its_parts_one_after_the_other() -> None:
     assert close(levels[2].noise, transform.inv(x), 1e-12)
 
 
+def test_difference_is_the_change() -> None:
+    x = torch.randn(2, 30, 4, dtype=torch.float64)
+    u = TemporalDifference().inv(x)
+    assert torch.equal(u[:, 1:], x[:, 1:] - x[:, :-1])
+    assert torch.equal(u[:, 0], x[:, 0])
+    assert (TemporalDifference().log_abs_det_jacobian(u, x) == 0).all()
+
+
 # masks ----------------------------------------------------------------------------------
 
 
@@ -411,7 +410,9 @@ def test_no_gradient_comes_through_padding(case: Case) -> None:
         if loss.requires_grad:
             loss.backward()
     for mine, theirs in zip(transform.parameters(), other.parameters(), strict=True):
-        assert close(mine.grad, torch.zeros_like(mine) if theirs.grad is None else theirs.grad, 1e-9)
+        assert close(
+            mine.grad, torch.zeros_like(mine) if theirs.grad is None else theirs.grad, 1e-9
+        )
 
 
 # log-scales, gradients, precision -------------------------------------------------------
@@ -424,16 +425,16 @@ def test_log_scale_is_clamped(name: str) -> None:
     transform = affine(conditioner, min_log_scale=-0.05, max_log_scale=0.1).double()
     for factor in (30.0, -30.0):
         with torch.no_grad():
-            for p in transform.parameters():
-                p.mul_(factor)
+            for name, parameter in transform.named_parameters():
+                if "log_scale" in name:
+                    parameter.mul_(factor)
         x = case.frames(8, 6)
         log_scale = transform.levels(x)[0].log_scale
         assert log_scale.min() >= -0.05
         assert log_scale.max() <= 0.1
         assert ((log_scale == -0.05) | (log_scale == 0.1)).any()
         noise = case.frames(8, 6)
-        sampled = copy.deepcopy(transform)(noise)
-        assert (transform.levels(sampled)[0].log_scale - log_scale).abs().max() <= 0.15
+        assert close(copy.deepcopy(transform).inv(transform(noise)), noise, 1e-9)
 
 
 @pytest.mark.parametrize(("extreme", "clamp"), [(100.0, math.log(10.0)), (-100.0, -10.0)])
@@ -454,15 +455,15 @@ def test_default_clamps_keep_everything_finite(extreme: float, clamp: float) -> 
 @each
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("direction", ["log_prob", "sample"])
-def test_every_parameter_gets_a_finite_gradient(
-    case: Case, direction: str, training: bool
-) -> None:
+def test_every_parameter_gets_a_finite_gradient(case: Case, direction: str, training: bool) -> None:
     transform = case.make().train(training)
     x, given = draw(case, transform, 3, length=(transform.reach or 3) + 2)
     if direction == "log_prob":
-        log_prob(transform, x, **given).sum().backward()
-    elif list(transform.parameters()):
-        transform.condition(**given)(x).square().sum().backward()
+        value = log_prob(transform, x, **given).sum()
+    else:
+        value = transform.condition(**given)(x).square().sum()
+    if list(transform.parameters()):
+        value.backward()
     for name, parameter in transform.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -480,7 +481,7 @@ def test_gradient_of_the_log_prob(case: Case) -> None:
     def value(*_: Tensor) -> Tensor:
         return log_prob(transform, x, **given)
 
-    assert torch.autograd.gradcheck(value, (x, *tensors), atol=1e-6)
+    assert torch.autograd.gradcheck(value, (x, *tensors), atol=1e-6, fast_mode=True)
 
 
 @each
@@ -536,7 +537,9 @@ def test_autocast_leaves_the_results_in_single_precision(case: Case) -> None:
     torch.testing.assert_close(y, plain, rtol=0.1, atol=0.2)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("conv-group-3", "bfloat16"), ("mlp-3", "bfloat16")])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("conv-group-3", "bfloat16"), ("mlp-3", "bfloat16")]
+)
 def test_autocast_reaches_the_networks(name: str, expected: str) -> None:
     case = TRANSFORMS[name]
     transform = case.make(dtype=torch.float32)
@@ -547,35 +550,36 @@ def test_autocast_reaches_the_networks(name: str, expected: str) -> None:
     assert seen == {getattr(torch, expected)}
 
 
-@each
-def test_half_precision_frames_and_double_weights_do_not_mix_silently(case: Case) -> None:
-    """The result has the precision of the frames."""
-    transform = case.make(dtype=torch.float32)
+def on_device(case: Case, device: str) -> list[tuple[Tensor, Tensor]]:
+    """Noise, frames and log det there, each with what it is on the CPU."""
+    transform, moved = case.make(), case.make().to(device)
     x, given = draw(case, transform, 2)
-    given = {k: None if v is None else v.float() for k, v in given.items()}
-    assert transform.condition(**given).inv(x.float()).dtype == torch.float32
-    assert transform.condition(**given)(x.float()).dtype == torch.float32
+    here = transform.condition(**given)
+    there = moved.condition(**{k: None if v is None else v.to(device) for k, v in given.items()})
+    y = here.inv(x)
+    pairs = [(here, x), (here.inv, x), (lambda x: here.log_abs_det_jacobian(y, x), x)]
+    results = [there(x.to(device)), there.inv(x.to(device))]
+    results.append(there.log_abs_det_jacobian(results[1], x.to(device)))
+    return [(result, f(v)) for result, (f, v) in zip(results, pairs, strict=True)]
 
 
-@each
-@pytest.mark.parametrize("device", ["meta", "cuda"])
-def test_other_devices(case: Case, device: str) -> None:
-    """On ``meta`` nothing is computed, but a tensor left on another device is an error."""
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device here")
-    transform = case.make()
-    x, given = draw(case, transform, 2)
-    expected = [transform.condition(**given).inv(x), case.make().condition(**given)(x)]
-    moved = case.make().to(device)
-    conditioned = moved.condition(**{k: None if v is None else v.to(device) for k, v in given.items()})
-    there = x.to(device)
-    results = [conditioned.inv(there), conditioned(there)]
-    assert conditioned.log_abs_det_jacobian(results[0], there).device.type == device
-    for result, known in zip(results, expected, strict=True):
-        assert result.device.type == device
-        assert result.shape == known.shape
-        if device == "cuda":
-            assert close(result.cpu(), known, 1e-8)
+no_lstm = {k: v for k, v in TRANSFORMS.items() if "lstm" not in k}  # torch has no autocast on meta
+
+
+@pytest.mark.parametrize("case", no_lstm.values(), ids=no_lstm)
+def test_nothing_is_left_on_another_device(case: Case) -> None:
+    """On ``meta`` nothing is computed, but mixed devices are an error as on an accelerator."""
+    for there, here in on_device(case, "meta"):
+        assert there.device.type == "meta"
+        assert there.shape == here.shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda() -> None:
+    for case in TRANSFORMS.values():
+        for there, here in on_device(case, "cuda"):
+            assert there.device.type == "cuda"
+            assert close(there.cpu(), here, 1e-8)
 
 
 # cost -----------------------------------------------------------------------------------
@@ -656,6 +660,14 @@ def test_lstm_runs_once_to_invert_and_once_a_step_to_sample(name: str) -> None:
     assert seen.count == 6
 
 
+def test_samples_share_the_encoding_of_their_history() -> None:
+    case = TRANSFORMS["conv-group-3"]
+    transform = case.make()
+    with calls(transform.conditioner.encoder) as encoder:
+        transform.condition(history=case.frames(1, 3))(case.frames(100, 1, 1))
+    assert encoder.frames == 3
+
+
 @pytest.mark.parametrize("name", ["conv-1+conv-3", "conv-3-given+conv-1-given", "mlp-3+mlp-1"])
 def test_a_step_of_a_chain_encodes_one_frame_a_part(name: str) -> None:
     case = TRANSFORMS[name]
@@ -718,6 +730,14 @@ def test_log_det_of_any_size(window: int, length: int, features: int) -> None:
 # bad input ------------------------------------------------------------------------------
 
 
+@contextmanager
+def refused(message: str) -> Iterator[None]:
+    """In one line that says what was expected."""
+    with pytest.raises(ValueError, match=message) as error:
+        yield
+    assert "\n" not in str(error.value)
+
+
 given_cases = {k: v for k, v in TRANSFORMS.items() if v.make().context_length}
 
 
@@ -726,12 +746,12 @@ def test_too_little_history(case: Case) -> None:
     transform = case.make()
     needed = transform.context_length
     expected = rf"{needed} frames of history are needed .* got {{}}: pass `history=`"
-    with pytest.raises(ValueError, match=expected.format(needed - 1)):
+    with refused(expected.format(needed - 1)):
         transform.condition(history=case.frames(2, needed - 1))
-    with pytest.raises(ValueError, match=expected.format(0)):
+    with refused(expected.format(0)):
         transform.condition()
     for direction in (transform, transform.inv):
-        with pytest.raises(ValueError, match=expected.format(0)):
+        with refused(expected.format(0)):
             direction(case.frames(2, 4))
 
 
@@ -741,32 +761,32 @@ def test_too_few_dimensions(case: Case) -> None:
     dims = len(case.frame_shape)
     frame = torch.zeros(case.frame_shape, dtype=torch.float64)
     expected = rf"\(\*batch, T, \*frame_shape\) with {dims} frame dimensions, got"
-    with pytest.raises(ValueError, match=expected):
+    with refused(expected):
         transform.condition(history=frame)
     _, given = draw(case, transform)
     conditioned = transform.condition(**given)
     for direction in (conditioned, conditioned.inv):
-        with pytest.raises(ValueError, match=expected):
+        with refused(expected):
             direction(frame)
-    with pytest.raises(ValueError, match=expected):
+    with refused(expected):
         conditioned.log_abs_det_jacobian(frame, frame)
 
 
 def test_an_empty_chain() -> None:
-    with pytest.raises(ValueError, match="a chain needs at least one transform"):
+    with refused("a chain needs at least one transform"):
         TemporalChain([])
 
 
 def test_a_chain_of_frames_of_several_ranks() -> None:
-    with pytest.raises(ValueError, match="must be of frames of one rank"):
+    with refused("must be of frames of one rank"):
         TemporalChain([affine(mlp(1)), affine(conv())])
-    with pytest.raises(ValueError, match="must be of frames of one rank"):
+    with refused("must be of frames of one rank"):
         TemporalChain([TemporalDifference(frame_dims=1), TemporalDifference(frame_dims=3)])
 
 
 @pytest.mark.parametrize("initial", ["zero", "", True, 0])
 def test_a_wrong_initial(initial: Any) -> None:
-    with pytest.raises(ValueError, match=f"'learned' or None, got {initial!r}"):
+    with refused(f"'learned' or None, got {initial!r}"):
         affine(mlp(1), initial)
 
 
@@ -779,15 +799,26 @@ def test_a_wrong_context(name: str, features: int) -> None:
     conditioned = case.make().condition(context=context)
     expected = f"expected 3 context features, got {features or 'none'}"
     for direction in (conditioned, conditioned.inv):
-        with pytest.raises(ValueError, match=expected):
+        with refused(expected):
             direction(x)
 
 
 def test_a_context_where_none_is_expected() -> None:
     x = torch.zeros(2, 4, 2, dtype=torch.float64)
     conditioned = TRANSFORMS["lstm"].make().condition(context=x)
-    with pytest.raises(ValueError, match="expected 0 context features, got 2"):
+    with refused("expected 0 context features, got 2"):
         conditioned.inv(x)
+
+
+@pytest.mark.parametrize("name", ["lstm-context", "lstm-context+lstm-context"])
+@pytest.mark.parametrize("steps", [1, 5, 7])
+def test_a_context_of_another_length(name: str, steps: int) -> None:
+    case = TRANSFORMS[name]
+    given = {"history": case.frames(2, 2), "context": case.context(2, steps)}
+    conditioned = case.make().condition(**given)
+    for direction in (conditioned, conditioned.inv, conditioned.levels):
+        with refused(f"expected a context of 6 steps, .* got {steps}"):
+            direction(case.frames(2, 4))
 
 
 # as a distribution ----------------------------------------------------------------------

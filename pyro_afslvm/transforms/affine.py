@@ -80,12 +80,12 @@ class TemporalAffine(TemporalTransform):
     def _affine(
         self, x: Tensor, history: Tensor | None, context: Tensor | None
     ) -> AffineParameters:
-        dim = -1 - self.frame_dims
+        dim, length = -1 - self.frame_dims, time_length(x, self.frame_dims)
         past = 0 if history is None else time_length(history, self.frame_dims)
-        missing = min(max(0, self.conditioner.window - past), x.shape[dim])
+        missing = min(max(0, self.conditioner.window - past), length)
         if not missing:
             return self._clamped(self.conditioner(x, history=history, context=context), x)
-        first, rest = x.split([missing, x.shape[dim] - missing], dim)
+        first, rest = x.split([missing, length - missing], dim)
         start = self._clamped(self._initial(slice(past, past + missing)), first)
         if not rest.shape[dim]:
             return start

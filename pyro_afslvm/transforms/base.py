@@ -113,7 +113,8 @@ class TemporalTransform(TransformModule):
                 identity, so that padding adds exactly zero.
 
         Raises:
-            ValueError: if ``history`` is shorter than ``context_length``, or of another rank.
+            ValueError: if ``history`` is shorter than ``context_length``, or of another rank;
+                from the transform, if ``context`` is not of ``K + T`` steps.
         """
         return ConditionedTemporalTransform(self, history=history, context=context, mask=mask)
 
@@ -155,6 +156,7 @@ class ConditionedTemporalTransform(Transform):
                 f"frame, got {given}: pass `history=` or build with `initial='learned'`"
             )
         self.transform = transform
+        self.past = given
         self.history = history if given else None
         self.context = context
         self.mask = mask
@@ -172,6 +174,7 @@ class ConditionedTemporalTransform(Transform):
 
     def levels(self, x: Tensor) -> list[Level]:
         """Each transform from x down to the noise; the mask is not applied."""
+        self._check(x)
         return self.transform.levels(x, history=self.history, context=self.context)
 
     def log_scale(self, x: Tensor) -> Tensor:
@@ -198,9 +201,10 @@ class ConditionedTemporalTransform(Transform):
         return Inverse(*self._masked(*inverse, identity=x))
 
     def _call(self, y: Tensor) -> Tensor:
+        self._check(y)
         time_dim = -1 - self.transform.frame_dims
         state = self.transform.initial_state(
-            y.shape[:time_dim], history=self.history, context=self._context_before(y)
+            y.shape[:time_dim], history=self.history, context=self._context_before()
         )
         frames, log_scales = [], []
         for t, noise in enumerate(y.unbind(time_dim)):
@@ -221,18 +225,22 @@ class ConditionedTemporalTransform(Transform):
         mask = self.mask.reshape(*self.mask.shape, *[1] * self.transform.frame_dims)
         return torch.where(mask, values, identity), log_scale.masked_fill(~mask, 0.0)
 
-    def _context_before(self, y: Tensor) -> Tensor | None:
+    def _check(self, x: Tensor) -> None:
+        """Refuse what is no sequence, or not as long as the context says."""
+        steps = self.past + time_length(x, self.transform.frame_dims)
+        if self.context is not None and time_length(self.context, 1) != steps:
+            raise ValueError(
+                f"expected a context of {steps} steps, for history and frames together, "
+                f"got {self.context.shape[-2]}"
+            )
+
+    def _context_before(self) -> Tensor | None:
         if self.context is None or self.history is None:
             return None
-        return self.context[..., : time_length(self.history, self.transform.frame_dims), :]
+        return self.context[..., : self.past, :]
 
     def _context_at(self, t: int) -> Tensor | None:
-        if self.context is None:
-            return None
-        past = 0
-        if self.history is not None:
-            past = time_length(self.history, self.transform.frame_dims)
-        return self.context[..., past + t, :]
+        return None if self.context is None else self.context[..., self.past + t, :]
 
 
 def time_length(x: Tensor, frame_dims: int) -> int:

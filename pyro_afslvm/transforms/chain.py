@@ -70,13 +70,13 @@ class TemporalChain(TemporalTransform):
         if history is None:
             return tuple(part.initial_state(batch_shape) for part in self._parts)
         states: list[Any] = []
-        full, whole, above = self._recent(history), self._is_whole(history), None
+        past: Tensor | None = self._recent(history)
+        whole = self._is_whole(history)
         for part in reversed(self._parts):
-            if above is not None:
-                full = self._invert(above, full, context, whole=whole).noise
-            seen = _align(context, full, self.frame_dims)
-            states.append(part.initial_state(batch_shape, history=full, context=seen))
-            above = part
+            seen = None if past is None else _align(context, past, self.frame_dims)
+            states.append(part.initial_state(batch_shape, history=past, context=seen))
+            if past is not None and len(states) < len(self._parts):
+                past = self._noise_before(part, past, context, whole=whole)
         return tuple(reversed(states))
 
     def step(
@@ -105,15 +105,28 @@ class TemporalChain(TemporalTransform):
         self, part: TemporalTransform, full: Tensor, context: Tensor | None, *, whole: bool
     ) -> Level:
         """One part over history and frames; the frames it cannot score are its history."""
-        skip = part.context_length if whole else part.reach or 0
-        dim, context = -1 - self.frame_dims, _align(context, full, self.frame_dims)
+        skip, dim = _skipped(part, whole=whole), -1 - self.frame_dims
+        context = _align(context, full, self.frame_dims)
         past, rest = full.split([skip, full.shape[dim] - skip], dim)
         (level,) = part.levels(rest, history=past if skip else None, context=context)
         return level
 
+    def _noise_before(
+        self, part: TemporalTransform, past: Tensor, context: Tensor | None, *, whole: bool
+    ) -> Tensor | None:
+        """The history of the next part; ``None`` where this one needs all there is."""
+        if time_length(past, self.frame_dims) == _skipped(part, whole=whole):
+            return None
+        return self._invert(part, past, context, whole=whole).noise
+
     def _last(self, x: Tensor, length: int) -> Tensor:
         dim = -1 - self.frame_dims
         return x.narrow(dim, x.shape[dim] - length, length)
+
+
+def _skipped(part: TemporalTransform, *, whole: bool) -> int:
+    """Frames at the start that only serve the part as history."""
+    return part.context_length if whole else part.reach or 0
 
 
 def _align(context: Tensor | None, frames: Tensor, frame_dims: int) -> Tensor | None:

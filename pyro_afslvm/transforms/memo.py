@@ -7,6 +7,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -30,6 +31,7 @@ class _Seen(NamedTuple):
 
     tensor: Tensor
     version: tuple[int, int]
+    requires_grad: bool
     values: Tensor | None  # in main memory, where NumPy and ``.data`` may write unseen
 
 
@@ -53,6 +55,7 @@ class Memo(Generic[Result]):
         """Forget the result."""
         self._inputs: tuple[_Seen | None, ...] = ()
         self._parameters: tuple[_Seen, ...] = ()
+        self._outputs: tuple[_Seen, ...] = ()
         self._mode: object = None
         self._result: Result | None = None
 
@@ -60,7 +63,7 @@ class Memo(Generic[Result]):
         """Return the remembered result if it is that of these inputs, else ``None``."""
         if self._result is None or len(inputs) != len(self._inputs):
             return None
-        if self._mode != _mode(module):
+        if self._mode != _mode(module) or any(a is not None and _is_opaque(a) for a in inputs):
             return None
         if not all(_same(a, b) for a, b in zip(inputs, self._inputs, strict=True)):
             return None
@@ -68,16 +71,20 @@ class Memo(Generic[Result]):
         if len(tensors) != len(self._parameters):
             return None
         kept = zip(tensors, self._parameters, strict=True)
-        return self._result if all(a is b.tensor and _unchanged(a, b) for a, b in kept) else None
+        if not all(a is b.tensor and _unchanged(a, b) for a, b in kept):
+            return None
+        intact = all(_unchanged(b.tensor, b) for b in self._outputs)  # who asked first may write
+        return self._result if intact else None
 
     def keep(self, module: nn.Module, inputs: Sequence[Tensor | None], result: Result) -> None:
         """Remember a result until something it depends on changes."""
         self.clear()
         tensors = _tensors(module)
-        if any(a is not None and _is_opaque(a) for a in (*inputs, *tensors)):
+        if any(a is not None and _is_opaque(a) for a in (*inputs, *tensors, *result)):
             return
         self._inputs = tuple(None if a is None else _see(a) for a in inputs)
         self._parameters = tuple(_see(a) for a in tensors)
+        self._outputs = tuple(_see(a) for a in result)
         self._mode = _mode(module)
         self._result = result
         memo = weakref.ref(self)
@@ -98,12 +105,23 @@ def _clear(memo: "weakref.ref[Any]") -> None:
 
 
 def _is_opaque(a: Tensor) -> bool:
-    """Whether a change could not be seen: no version, and too far away to compare."""
-    return a.is_inference() and a.device.type != "cpu"
+    """Whether a change could not be seen: no version, and too far away to compare.
+
+    So it is with the wrappers of ``torch.func``, which have no content of their own, and with
+    dual numbers, whose tangent a comparison of values would miss.
+    """
+    if a.is_inference() and a.device.type != "cpu":
+        return True
+    try:
+        a.data_ptr()
+    except RuntimeError:
+        return True
+    return unpack_dual(a).tangent is not None
 
 
 def _see(a: Tensor) -> _Seen:
-    return _Seen(a, _version(a), a.detach().clone() if a.device.type == "cpu" else None)
+    values = a.detach().clone() if a.device.type == "cpu" else None
+    return _Seen(a, _version(a), a.requires_grad, values)
 
 
 def _same(a: Tensor | None, kept: _Seen | None) -> bool:
@@ -112,8 +130,10 @@ def _same(a: Tensor | None, kept: _Seen | None) -> bool:
         return a is None and kept is None
     b = kept.tensor
     if a is b:
-        return _unchanged(a, kept)
-    if a.requires_grad or b.requires_grad or a.dtype != b.dtype or a.device != b.device:
+        return a.requires_grad == kept.requires_grad and _unchanged(a, kept)
+    if a.requires_grad or b.requires_grad or kept.requires_grad:
+        return False
+    if a.dtype != b.dtype or a.device != b.device:
         return False
     if kept.values is not None:
         return torch.equal(a, kept.values)
@@ -134,8 +154,7 @@ def _mode(module: nn.Module) -> tuple[object, ...]:
         _step,
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cuda"),
-        torch.is_autocast_enabled("cpu"),
+        *((torch.is_autocast_enabled(on), torch.get_autocast_dtype(on)) for on in ("cpu", "cuda")),
         tuple(child.training for child in module.modules()),
         tuple(p.requires_grad for p in module.parameters()),
     )

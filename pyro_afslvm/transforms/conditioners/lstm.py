@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.base import join
+from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
 
@@ -68,7 +68,7 @@ class LSTMConditioner(Conditioner):
     def forward(
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
     ) -> AffineParameters:
-        length = values.shape[-2]
+        length = time_length(values, 1)
         full = join(history, values, 1)
         previous = previous_frames(full, None, 1)
         batch = self._batch(previous.shape[:-2], context, event=2)

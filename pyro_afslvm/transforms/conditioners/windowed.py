@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.networks import convolution, mlp, on_frames
-from pyro_afslvm.transforms.base import join
+from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
 Ring = tuple[Tensor, ...]  # encodings of the last frames, oldest first
@@ -57,7 +57,7 @@ class WindowedConditioner(Conditioner):
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
     ) -> AffineParameters:
         dim = -1 - self.frame_dims
-        length = values.shape[dim]
+        length = time_length(values, self.frame_dims)
         past = join(self._recent(history), values, self.frame_dims)
         past = past.narrow(dim, 0, self.window + length - 1)  # the present is never visible
         codes = self._encode(past)  # (*batch, W + T - 1, code, ...)

@@ -1,0 +1,40 @@
+"""The bound as one torch module, and how many frames it needs."""
+
+from pyro.infer import ELBO, Trace_ELBO
+from torch import Tensor, nn
+
+from pyro_afslvm.pair import Pair
+from pyro_afslvm.svi import no_guide
+
+CONTEXT_FRAMES = 3  # of every crop, so that models with and without a flow see as many
+
+
+class BoundLoss(nn.Module):
+    """The negative bound in nats per sequence and scored frame, as one torch module.
+
+    Args:
+        pair: model and guide.
+        elbo: the objective, ``Trace_ELBO()`` by default.
+    """
+
+    def __init__(self, pair: Pair, elbo: ELBO | None = None) -> None:
+        super().__init__()
+        self.model = pair.model
+        self.guide = pair.guide
+        self.elbo = elbo or Trace_ELBO()
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
+        loss: Tensor = self.elbo.differentiable_loss(  # type: ignore[attr-defined]
+            self.model, self.guide or no_guide, x
+        )
+        return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
+
+
+def context_length(model: nn.Module) -> int:
+    """Frames the model is given and does not score."""
+    return int(getattr(model, "context_length", 0))
+
+
+def crop_length(model: nn.Module, scored_frames: int) -> int:
+    """Frames of a crop of which the last ``scored_frames`` are reported."""
+    return max(CONTEXT_FRAMES, context_length(model)) + scored_frames
