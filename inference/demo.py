@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from inference.table1 import SMALL_RECIPES, compare
+from pyro_afslvm.console import run_program
 from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.workflow import report_runs
@@ -23,21 +24,19 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"), help="run folders")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the report")
     options = parser.parse_args()
+    go_on = f"the same command goes on from here (the runs are in {options.runs})"
+    return run_program("demo", lambda: demo(options), go_on=go_on)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Train, evaluate, report."""
     start = time.perf_counter()
     source = MovingDigits(size=32, background="photo", test_size=300)
     settings = TrainSettings(seconds=options.seconds, seed=options.seed, validate_every=25)
-    try:
-        runs = compare(SMALL_RECIPES, source, options.runs, settings)
-    except KeyboardInterrupt:
-        print(
-            f"\ninterrupted; the same command goes on from here (runs are in {options.runs})",
-            file=sys.stderr,
-        )
-        return 130
+    runs = compare(SMALL_RECIPES, source, options.runs, settings)
     print(report_runs(runs, options.out))
     print(f"wrote {options.out} in {time.perf_counter() - start:.0f} s; open it in a browser")
     print(f"to start afresh, remove {options.runs}")
-    return 0
 
 
 if __name__ == "__main__":

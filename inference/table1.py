@@ -12,12 +12,14 @@ import math
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
+from pyro_afslvm.console import run_program
 from pyro_afslvm.data import MovingDigits, MovingMNIST, SequenceSource, software_versions
 from pyro_afslvm.recipes import load_recipe
 from pyro_afslvm.runs import Run, write_json
@@ -114,7 +116,7 @@ def _processor() -> str:
     return next((ln.split(":")[1].strip() for ln in lines if ln.startswith("model name")), "")
 
 
-def main() -> None:
+def main() -> int:
     """Read options, run, print."""
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipes", type=list[str], default=list(SMALL_RECIPES))
@@ -123,17 +125,21 @@ def main() -> None:
     parser.add_argument("--json", type=str | None, help="write the figures here too")
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
     parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
-    parser.set_defaults({"data": {"class_path": "pyro_afslvm.data.MovingDigits"}})
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
     options = parser.instantiate(parser.parse_args())
+    go_on = f"the same command goes on from here (the runs are in {options.out})"
+    return run_program("table1", lambda: table1(options), go_on=go_on)
+
+
+def table1(options: Namespace) -> None:
+    """Train and evaluate for every seed, print the tables, write the reports."""
     names = [name for name in TrainSettings.__dataclass_fields__ if name != "seed"]
-    out, seeds = Path(options.out), []
+    chosen = {name: options[name] for name in names}
+    source, out, seeds = options.data or MovingDigits(), Path(options.out), []
     for seed in options.seeds:
-        settings = TrainSettings(seed=seed, **{name: options[name] for name in names})
+        settings = TrainSettings(seed=seed, **chosen)
         folder = out / f"seed{seed}" if len(options.seeds) > 1 else out
-        runs = compare(
-            options.recipes, options.data, folder, settings, num_samples=options.num_samples
-        )
+        runs = compare(options.recipes, source, folder, settings, num_samples=options.num_samples)
         seeds.append(runs)
         print(report_runs(runs, folder / "report.html"))
         print(f"wrote {folder / 'report.html'}")
@@ -142,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,5 @@
 """The ``afslvm`` command: train, evaluate, sample, report."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_afslvm.console import run_program
 from pyro_afslvm.data import MovingDigits, MovingMNIST, SequenceSource
 from pyro_afslvm.settings import TrainSettings
 
@@ -28,17 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     command = COMMANDS[options.subcommand]
-    try:
-        command(parser, options)
-    except KeyboardInterrupt:
-        return _interrupted(options)
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("AFSLVM_DEBUG"):
-            raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"afslvm: error: {reason[0]}", file=sys.stderr)  # Pyro appends shapes to messages
-        return 2
-    return 0
+    return run_program("afslvm", lambda: command(parser, options), go_on=_go_on(options))
 
 
 def build_parser() -> ArgumentParser:
@@ -60,8 +50,9 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
-    parser.set_defaults({"data": {"class_path": "pyro_afslvm.data.MovingDigits"}})
+    parser.add_subclass_arguments(
+        SequenceSource, "data", help="where sequences come from (default: MovingDigits)"
+    )
     parser.add_class_arguments(TrainSettings, as_group=True)
     return parser
 
@@ -113,7 +104,7 @@ def _train(parser: ArgumentParser, options: Namespace) -> None:
 
     recipe = load_recipe(made.recipe)
     out = _out(made)
-    run = train_run(recipe, made.data, out, _settings(made), resume=made.resume)
+    run = train_run(recipe, made.data or MovingDigits(), out, _settings(made), resume=made.resume)
     if is_first_process():
         print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
 
@@ -163,13 +154,10 @@ def _without(options: Namespace, *names: str) -> dict[str, Any]:
     return {k: v for k, v in options.as_dict().items() if k not in names}
 
 
-def _interrupted(options: Namespace) -> int:
-    print("afslvm: interrupted", file=sys.stderr)
-    if options.subcommand == "train":
-        out = _out(options.train)
-        if (out / "last.ckpt").exists():
-            print(f"go on with the same command and: --out {out} --resume", file=sys.stderr)
-    return 130
+def _go_on(options: Namespace) -> str:
+    if options.subcommand != "train":
+        return ""
+    return f"go on with the same command and: --out {_out(options.train)} --resume"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,38 @@
-"""Ctrl-C and silence around a training."""
+"""Errors in one line, Ctrl-C, and silence around a training."""
 
 import logging
+import os
 import signal
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyro_afslvm.training import Training
+
+
+def run_program(name: str, action: Callable[[], None], *, go_on: str = "") -> int:
+    """Run a program to its exit code: 2 with one line for an error, 130 for Ctrl-C.
+
+    Args:
+        name: of the program, before the message.
+        action: the program; a traceback is shown if ``AFSLVM_DEBUG`` is set.
+        go_on: what to say after an interruption.
+    """
+    try:
+        action()
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted{'; ' + go_on if go_on else ''}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("AFSLVM_DEBUG"):
+            raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"{name}: error: {reason[0]}", file=sys.stderr)  # Pyro appends shapes to messages
+        return 2
+    return 0
 
 
 @contextmanager

@@ -165,7 +165,16 @@ def evaluate(
     x, y = correlations(pair, chosen, noise=gaussian, scored_frames=scored_frames, seed=seed)
     parts = [part for part in pair if part is not None]
     parameters = sum(p.numel() for part in parts for p in part.parameters())
-    return results | {"correlation_x": x, "correlation_y": y, "parameters": parameters}
+    return results | {
+        "correlation_x": _number(x),
+        "correlation_y": _number(y),
+        "parameters": parameters,
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """JSON knows no NaN."""
+    return None if value is None or math.isnan(value) else value
 
 
 def _figures(
@@ -174,12 +183,12 @@ def _figures(
     if noise.name == "uniform":
         return {
             "bits_per_dim": noise.to_report(found.mean),
-            "bits_per_dim_error": found.error / math.log(2),
+            "bits_per_dim_error": _number(found.error / math.log(2)),
             "protocol_bits": protocol,
         }
     return {
         "nats_per_dim": noise.to_report(found.mean),
-        "nats_per_dim_error": found.error,
+        "nats_per_dim_error": _number(found.error),
         "nats_per_dim_unit": found.mean,
         "num_sequences": num_sequences,
         "protocol": protocol,
@@ -236,7 +245,7 @@ def pictures(
     seed_step(seed, 0, 1 << 23)
     device = next(pair.model.parameters()).device
     given = max(context, getattr(pair.model, "context_length", 0) + 1)
-    data = source.dataset(split, num_frames=given + horizon)
+    data = _longest(source, split, given, horizon)
     noise = dequantization("gaussian")
     x = noise(torch.stack([data[i] for i in range(num_sequences)]).to(device))
     arrays = {"rollout_truth": x, "rollout_context": torch.tensor(given)}
@@ -254,6 +263,16 @@ def pictures(
             arrays[f"scale_{m}"] = level.log_scale.exp()
             arrays[f"noise_{m}"] = level.noise
     return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def _longest(source: SequenceSource, split: Split, given: int, horizon: int) -> SequenceDataset:
+    """Sequences of the given frames and as much of the horizon as the source has."""
+    for future in range(horizon, 1, -1):
+        try:
+            return source.dataset(split, num_frames=given + future)
+        except ValueError:  # stored sequences may be shorter
+            continue
+    return source.dataset(split, num_frames=given + 1)
 
 
 def _evaluation_mode(pair: Pair) -> None:

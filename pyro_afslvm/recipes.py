@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,11 +58,12 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def execute(path: Path, text: str) -> Recipe:
     """Make a recipe of its text; this runs it."""
-    module = types.ModuleType(f"recipe_{path.stem}")
+    module = types.ModuleType(f"recipe_{path.stem}_{digest(text)[:12]}")
     module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and pickles look there
     try:
         exec(compile(text, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(f"recipe {path} raises {_reason(error)}") from error
     build = module.__dict__.get("build")
     if not callable(build):
@@ -100,18 +102,8 @@ def remember(recipe: Recipe) -> None:
 
 
 def is_known(text: str) -> bool:
-    """Whether the user trained this very text here, or has it in ``models/``."""
-    if (_ledger() / digest(text)).exists():
-        return True
-    here = [*Path.cwd().glob("*.py"), *Path.cwd().glob("models/**/*.py")]
-    return any(_reads(path, text) for path in here)
-
-
-def _reads(path: Path, text: str) -> bool:
-    try:
-        return path.read_text() == text
-    except (OSError, UnicodeDecodeError):
-        return False
+    """Whether the user trained this very text here."""
+    return (_ledger() / digest(text)).exists()
 
 
 def _ledger() -> Path:

@@ -14,6 +14,7 @@ from pyro_afslvm.recipes import Recipe, RecipeError, execute, is_known, load_rec
 from pyro_afslvm.settings import TrainSettings
 
 FORMAT = 1
+CONTENT = {"model", "guide", "optimizer", "recipe", "step", "seconds"}  # of a checkpoint
 
 
 class RunError(ValueError):
@@ -200,6 +201,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     version = checkpoint.get("format") if isinstance(checkpoint, dict) else None
     if version != FORMAT:
         raise RunError(f"checkpoint {path} is of format {version}, this version reads {FORMAT}")
+    if missing := CONTENT - checkpoint.keys():
+        raise RunError(f"checkpoint {path} lacks {', '.join(sorted(missing))}")
     return dict(checkpoint)
 
 
@@ -239,7 +242,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON that is whole or not there."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Order and noise of training as pure functions of seed, step and rank."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -24,7 +25,6 @@ class StepBatches:
         size: number of sequences.
         batch_size: sequences per step and rank.
         seed: of the shuffles.
-        length: steps in one pass of the iterator.
         position: the step to start with, asked when iteration starts.
         rank: of this process.
         world_size: number of processes.
@@ -36,7 +36,6 @@ class StepBatches:
         batch_size: int,
         *,
         seed: int,
-        length: int,
         position: Callable[[], int] = lambda: 0,
         rank: int = 0,
         world_size: int = 1,
@@ -44,15 +43,11 @@ class StepBatches:
         if size < 1:
             raise ValueError("there are no sequences to train on")
         self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.length, self.position = length, position
+        self.position = position
         self.rank, self.world_size = rank, world_size
 
-    def __len__(self) -> int:
-        return self.length
-
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.position()
-        for step in range(first, first + self.length):
+        for step in itertools.count(self.position()):
             yield self.batch(step)
 
     def batch(self, step: int) -> list[int]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.flow import check_context, check_flow
+from pyro_afslvm.objectives import log_prob_per_step
 from pyro_afslvm.programs import (
     Split,
     across_time,
@@ -118,6 +119,20 @@ class SLVM(nn.Module):
             return parts.values
         y: Tensor = self.flow.condition(history=parts.history, mask=parts.mask).inv(parts.values)
         return y
+
+    def log_prob(self, x: Tensor, z: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+        """log p(x_t | x_<t, z_t) of each scored frame, in nats.
+
+        Args:
+            x: ``(batch, T, *frame_shape)``.
+            z: ``(*particles, batch, T - context_length, latent_size)``.
+            lengths: ``(batch,)``.
+
+        Returns:
+            ``(*particles, batch, T - context_length)``; zero where a sequence has ended.
+        """
+        parts = self.split(x, lengths)
+        return log_prob_per_step(self.frames(z, parts), parts.values)
 
     def predictive_mean(self, x: Tensor, z: Tensor) -> Tensor:
         r"""E[x_t | x_<t, z_t] :math:`= \mu(x_{<t}) + \sigma(x_{<t}) \odot E[y_t | z_t]`.

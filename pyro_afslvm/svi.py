@@ -62,7 +62,12 @@ def fit(
         ValueError: for data that the model refuses, before the first step.
         TrainingError: if the bound is NaN or infinite; the parameters are those before.
     """
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"expected at least 1 step and sequence, got {steps} and {batch_size}")
     frames = _scored_frames(model, data)
+    for part in (model, guide):
+        if part is not None and isinstance(part, nn.Module):
+            part.train()
     like = next(model.parameters(), data)
     scale = 1.0 / (min(batch_size, len(data)) * frames)
     adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
@@ -71,7 +76,11 @@ def fit(
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
     batches = _batches(data, batch_size, torch.Generator().manual_seed(seed))
     for step in _counted(steps, progress, bound):
-        loss = _step(svi, next(batches).to(like.device, like.dtype))
+        try:
+            loss = _step(svi, next(batches).to(like.device, like.dtype))
+        except ValueError as error:  # Pyro's validation met NaN in a distribution
+            reason = str(error).split("\n")[0]
+            raise TrainingError(f"step {step}: {reason}; lower the learning rate") from None
         bound[step], seconds[step] = -loss, time.perf_counter() - start
         if not torch.isfinite(bound[step]):
             raise TrainingError(f"the bound is {-loss} at step {step}: lower the learning rate")

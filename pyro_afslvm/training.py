@@ -1,25 +1,41 @@
 """Training for the command line, on Lightning: resumable to the bit."""
 
 import math
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 import pyro
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pyro_afslvm.console import interruptible, quiet
-from pyro_afslvm.data import Dequantization, SequenceDataset, SequenceSource, dequantization
+from pyro_afslvm.data import (
+    Dequantization,
+    EmptySplitError,
+    SequenceDataset,
+    SequenceSource,
+    dequantization,
+)
 from pyro_afslvm.loss import BoundLoss, crop_length
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.recipes import Recipe, build_pair, remember
-from pyro_afslvm.runs import Run, load_checkpoint, load_pair, save_checkpoint, write_atomically
+from pyro_afslvm.runs import (
+    Run,
+    RunError,
+    load_checkpoint,
+    load_pair,
+    save_checkpoint,
+    write_atomically,
+)
 from pyro_afslvm.sampling import StepBatches, seed_step
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.svi import TrainingError
@@ -58,8 +74,11 @@ class Training(L.LightningModule):
     @property
     def is_done(self) -> bool:
         """Whether the budget is spent."""
-        return self.step >= self.steps or (
-            self.settings.seconds is not None and self.seconds >= self.settings.seconds
+        seconds, patience = self.settings.seconds, self.settings.patience
+        return (
+            self.step >= self.steps
+            or (seconds is not None and self.seconds >= seconds)
+            or (patience is not None and self.since_best >= patience)
         )
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -68,6 +87,7 @@ class Training(L.LightningModule):
         self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
         self.best, self.since_best = checkpoint["best"], checkpoint["since_best"]
         self.curve = [tuple(row) for row in checkpoint["curve"]]
+        self._losses = list(checkpoint["losses"])
         self._restored = checkpoint["optimizer"]
 
     def state(self) -> dict[str, Any]:
@@ -83,6 +103,7 @@ class Training(L.LightningModule):
             "best": self.best,
             "since_best": self.since_best,
             "curve": self.curve,
+            "losses": self._losses,
         }
 
     # Lightning's hooks -------------------------------------------------------------------
@@ -105,7 +126,7 @@ class Training(L.LightningModule):
         try:
             loss: Tensor = self.loss(x)
         except ValueError as error:  # Pyro's validation met NaN in a distribution
-            self._stop(x, " ".join(str(error).split())[:120])
+            self._stop(x, str(error).split(",")[0].split("\n")[0])
         if x.device.type == "cpu" and not torch.isfinite(loss):
             self._stop(x, f"the loss became {float(loss)}")
         self._losses.append(loss.detach())
@@ -114,20 +135,28 @@ class Training(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
         now = time.perf_counter()
         self.seconds += now - self._started
-        self._started = now
         self.step += 1
         self.report(self)
+        if self.step % self.settings.validate_every == 0:
+            self._end_of_period()
         stop = self.is_done or self.interrupted
         if self.trainer.world_size > 1:  # clocks and signals differ, the decision must not
             stop = self.trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             self.trainer.should_stop = True
+            if self.is_done:
+                self._end_of_period()
+            elif self._losses and self.trainer.is_global_zero:
+                save_checkpoint(self.run_folder.last, self.state())
+        self._started = time.perf_counter()
 
-    def on_train_epoch_end(self) -> None:
+    def _end_of_period(self) -> None:
+        """Validate, note the figures, keep a checkpoint."""
         if not self._losses:
             return
-        train = self._nats_per_dim(-float(torch.stack(self._losses).mean()))
+        losses = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
         self._losses = []
+        train = self._nats_per_dim(-float(losses))
         valid = self._validate()
         score = train if math.isnan(valid) and self.validation is None else valid
         if not (math.isfinite(train) and math.isfinite(score)):
@@ -138,8 +167,6 @@ class Training(L.LightningModule):
         self.best = max(self.best, score)
         if self.trainer.is_global_zero:
             self._save(is_best)
-        if self.settings.patience and self.since_best >= self.settings.patience:
-            self.trainer.should_stop = True
 
     @torch.no_grad()
     def _validate(self) -> float:
@@ -217,6 +244,8 @@ def train(
     frames = crop_length(pair.model, settings.scored_frames)
     data = source.dataset("train", num_frames=frames)
     validation = _validation_set(source, frames, settings)
+    if not list(pair.model.parameters()):
+        raise RunError(f"the model of {recipe.path} has no parameters to train")
     run = _folder(recipe, source, out, settings, resume=resume)
     training = Training(pair, recipe, settings, run)
     training.validation = validation
@@ -224,8 +253,13 @@ def train(
         training.report = report
     if resume and run.last.exists():
         training.restore(load_checkpoint(run.last))
-    if not training.is_done:
-        _fit(training, data)
+    try:
+        if not training.is_done:
+            _fit(training, data)
+    except BaseException:
+        if not resume and is_first_process() and not run.last.exists():
+            shutil.rmtree(run.path)  # this call made it, and nothing came of it
+        raise
     return run
 
 
@@ -257,7 +291,6 @@ def _fit(training: Training, data: SequenceDataset) -> None:
         len(data),
         settings.batch_size or 1,
         seed=settings.seed,
-        length=settings.validate_every,
         position=lambda: training.step,
         rank=trainer.global_rank,
         world_size=trainer.world_size,
@@ -276,7 +309,7 @@ def _trainer(training: Training) -> L.Trainer:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         logger = TensorBoardLogger(training.run_folder.path, name="tensorboard", version="")
-    with quiet():
+    with quiet(), _one_line_errors():
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -297,12 +330,21 @@ def _trainer(training: Training) -> L.Trainer:
         )
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Lightning's own kind of error, for a device that is not there say, as a ``ValueError``."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(str(error).split("\n")[0]) from None
+
+
 def _validation_set(
     source: SequenceSource, frames: int, settings: TrainSettings
 ) -> DataLoader[Tensor] | None:
     try:
         data = source.dataset("validation", num_frames=frames)
-    except ValueError:  # the public Moving MNIST file has none
+    except EmptySplitError:  # the public Moving MNIST file has none
         return None
     chosen = range(min(settings.validation_sequences, len(data)))
     return DataLoader(torch.utils.data.Subset(data, chosen), batch_size=32)

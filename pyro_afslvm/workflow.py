@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from pyro_afslvm.data import SequenceSource, Split
+from pyro_afslvm.data.base import check_minimum
 from pyro_afslvm.evaluation import evaluate, pictures
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.progress import counting_bar, training_bar
 from pyro_afslvm.recipes import Recipe, build_pair
-from pyro_afslvm.runs import Run, load_checkpoint, load_pair, write_atomically, write_json
+from pyro_afslvm.runs import Run, RunError, load_checkpoint, load_pair, write_atomically, write_json
 from pyro_afslvm.settings import TrainSettings
 
 
@@ -43,7 +44,9 @@ def load_run(
         RunError: if the checkpoint is missing or damaged.
     """
     known = run.recipe(given=recipe, trust=trust)
-    checkpoint = load_checkpoint(run.best)
+    checkpoint = load_checkpoint(run.best if run.best.exists() else run.last)
+    if checkpoint["recipe"] != known.digest:
+        raise RunError(f"the checkpoint in {run.path} is of another recipe than {known.path}")
     pair = build_pair(known, source.frame_shape)
     load_pair(pair, checkpoint)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -65,6 +68,9 @@ def evaluate_run(
     trust: bool = False,
 ) -> dict[str, Any]:
     """Figures of a run on a split, kept in ``results.json``; pictures in ``pictures.npz``."""
+    check_minimum(num_samples=(num_samples, 1), seed=(seed, 0))
+    if limit is not None:
+        check_minimum(limit=(limit, 1))
     source = source or run.source
     pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
     with counting_bar(f"evaluating {known.name:<14}") as progress:
@@ -117,6 +123,13 @@ def sample_run(
     """Sample futures of test sequences; write ``rollout.gif`` and ``rollout.png``."""
     from pyro_afslvm.plots import animation, frame_strip, to_png
 
+    check_minimum(
+        num_sequences=(num_sequences, 1),
+        num_samples=(num_samples, 1),
+        context=(context, 1),
+        horizon=(horizon, 1),
+        seed=(seed, 0),
+    )
     source = source or run.source
     pair, _, _ = load_run(run, source=source, recipe=recipe, trust=trust)
     arrays = draw_run(

@@ -146,10 +146,11 @@ def test_bad_runs(here, capsys):
 
 @pytest.mark.parametrize("command", ["evaluate", "sample", "report"])
 def test_foreign_recipes_are_not_executed(here, capsys, command, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / "their home"))
+    Path("tiny.py").write_text(TINY + "\nopen('executed', 'w').close()\n")
     train()
-    Path("tiny.py").unlink()
-    foreign = TINY + "\nopen('executed', 'w').close()\n"
-    Path("runs/tiny/recipe.py").write_text(foreign)
+    Path("executed").unlink()
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / "my home"))
     assert "--trust" in refused(capsys, command, "runs/tiny")
     assert not Path("executed").exists()
     Path("mine.py").write_text(TINY)
@@ -159,15 +160,60 @@ def test_foreign_recipes_are_not_executed(here, capsys, command, monkeypatch):
     assert Path("executed").exists()
 
 
+def test_weights_of_another_recipe_are_refused(here, capsys):
+    train()
+    Path("runs/tiny/recipe.py").write_text(TINY + "\n# changed\n")
+    assert "another recipe" in refused(capsys, "evaluate", "runs/tiny", "--trust")
+
+
 def test_own_recipe_is_known_by_its_text(here, capsys, monkeypatch):
     train()
     monkeypatch.setenv("XDG_STATE_HOME", str(here / "another home"))
-    Path("tiny.py").rename("elsewhere.txt")
     assert "--trust" in refused(capsys, "evaluate", "runs/tiny")
-    assert main(["evaluate", "runs/tiny", "--recipe", "elsewhere.txt"]) == 0
-    Path("models").mkdir()
-    Path("elsewhere.txt").rename("models/any.py")
-    assert main(["evaluate", "runs/tiny"]) == 0
+    monkeypatch.chdir("runs/tiny")  # the run's own copy is not the user's
+    assert "--trust" in refused(capsys, "evaluate", ".")
+    assert main(["evaluate", ".", "--recipe", "../../tiny.py"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "--num_samples", "0"),
+        ("evaluate", "--limit", "0"),
+        ("evaluate", "--seed", "-1"),
+        ("sample", "--horizon", "0"),
+        ("sample", "--num_samples", "0"),
+        ("sample", "--num_sequences", "0"),
+    ],
+    ids=" ".join,
+)
+def test_numbers_out_of_range(here, capsys, arguments):
+    train()
+    command, option, value = arguments
+    assert option.strip("-") in refused(capsys, command, "runs/tiny", option, value)
+
+
+def test_one_sequence_has_no_standard_error(here):
+    train()
+    assert main(["evaluate", "runs/tiny", "--limit", "1"]) == 0
+    results = json.loads(Path("runs/tiny/results.json").read_text())
+    assert results["nats_per_dim_error"] is None
+    assert main(["report", "runs/tiny"]) == 0
+
+
+def test_data_keeps_its_own_defaults(here, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "tiny.py", "--data", "MovingMNIST", "--print_config"])
+    printed = capsys.readouterr().out
+    assert "train_size: null" in printed
+
+
+def test_recipes_with_dataclasses_and_exits(here, capsys):
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    Path("tiny.py").write_text(text + "@dataclass\nclass Width:\n    of: int = 1\n" + TINY)
+    assert train() == 0
+    Path("bad.py").write_text("import sys\nsys.exit(3)\n")
+    assert "SystemExit" in refused(capsys, "train", "bad.py", *DATA, *FAST, "--steps", "4")
 
 
 def test_help_is_quick_and_light():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from pyro_afslvm.transforms import TemporalAffine
-from tests.registry import TRANSFORMS, Case, affine, calls, conv, mlp, perturb
+from tests.registry import TRANSFORMS, Case, affine, calls, conv, lstm, mlp, perturb
 
 NAMES = [
     "conv-group-3",
@@ -222,6 +222,26 @@ def test_after_an_optimizer_step(case: Case, optimizer: str, grad: bool) -> None
             check(transform, x, **given)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_after_an_optimizer_step_on_cuda(optimizer: str) -> None:
+    """There no values are compared."""
+    transform = SMALL.make().cuda()
+    x = SMALL.frames(2, 4).cuda()
+    steps = OPTIMIZERS[optimizer](transform.parameters())
+    for parameter in transform.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    with torch.no_grad(), network_calls(transform) as count:
+        before, _ = both(transform, x)
+        both(transform, x.view_as(x))
+        assert count() == 1
+        steps.step()
+        assert not torch.equal(both(transform, x)[0], before)
+        check(transform, x)
+        x.mul_(2.0)
+        check(transform, x)
+
+
 def test_training_goes_down_as_without_a_memory() -> None:
     transform, other = SMALL.make(), SMALL.make()
     x = 3 * SMALL.frames(8, 5) + 2
@@ -376,6 +396,17 @@ def test_after_a_switch_of_train_and_eval(order: tuple[bool, bool]) -> None:
     x = TRANSFORMS["conv-group-3"].frames(2, 4)
     first, second = (both(transform.train(mode), x)[0] for mode in order)
     assert not torch.equal(first, second)
+    check(transform, x)
+
+
+def test_after_a_switch_of_one_layer() -> None:
+    dropout = nn.Dropout(0.5)
+    transform = affine(lstm(pre_network=nn.Sequential(nn.Linear(2, 16), dropout))).double().train()
+    perturb(transform)
+    x = SMALL.frames(2, 4)
+    noisy = both(transform, x)[0]
+    dropout.eval()
+    assert not torch.equal(both(transform, x)[0], noisy)
     check(transform, x)
 
 

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.loss import BoundLoss
@@ -74,6 +76,14 @@ def assert_same(a: Run, b: Run) -> None:
         assert torch.equal(value, second[name]), name
 
 
+def assert_same_curve(a: Run, b: Run) -> None:
+    def rows(run: Run) -> list[list[str]]:
+        lines = [line.split(",") for line in run.metrics.read_text().splitlines()]
+        return [[line[0], *line[2:]] for line in lines]  # all but the seconds
+
+    assert rows(a) == rows(b)
+
+
 def test_resumed_equals_uninterrupted(recipe, source, tmp_path):
     whole = train(recipe, source, tmp_path / "whole", settings(steps=11))
     train(recipe, source, tmp_path / "parts", settings(steps=3))
@@ -110,6 +120,8 @@ def test_interrupt_saves_and_resumes(recipe, source, tmp_path):
     assert load_checkpoint(tmp_path / "cut" / "last.ckpt")["step"] == 6
     cut = train(recipe, source, tmp_path / "cut", settings(steps=9), resume=True)
     assert_same(whole, cut)
+    assert_same_curve(whole, cut)
+    assert load_checkpoint(whole.best)["step"] == load_checkpoint(cut.best)["step"]
 
 
 def test_nan_stops_and_keeps_the_checkpoint(recipe, source, tmp_path):
@@ -150,6 +162,51 @@ def test_patience_ends_training(source, tmp_path):
     chosen = settings(steps=100, patience=2, learning_rate=1e-30)
     run = train(recipe, source, tmp_path / "run", chosen)
     assert load_checkpoint(run.last)["step"] == 12
+
+
+def test_patience_is_still_spent_when_resumed(source, tmp_path):
+    (tmp_path / "still.py").write_text(TINY.replace('norm="batch"', 'norm="group"'))
+    recipe = load_recipe(tmp_path / "still.py")
+    chosen = settings(steps=100, patience=2, learning_rate=1e-30)
+    run = train(recipe, source, tmp_path / "run", chosen)
+    train(recipe, source, run.path, chosen, resume=True)
+    assert load_checkpoint(run.last)["step"] == 12
+
+
+def test_gradients_are_clipped(recipe, source, tmp_path):
+    norms = []
+
+    def look(optimizer, *_):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+
+    hook = register_optimizer_step_post_hook(look)
+    try:
+        train(recipe, source, tmp_path / "run", settings(steps=3, clip_norm=0.5))
+    finally:
+        hook.remove()
+    assert norms == pytest.approx([0.5] * 3, rel=1e-3)
+
+
+def test_every_process_draws_its_own_noise(recipe, source, tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(Training, "global_rank", property(lambda _: 5))
+    monkeypatch.setattr("pyro_afslvm.training.seed_step", lambda *key: seeds.append(key))
+    train(recipe, source, tmp_path / "run", settings(steps=2))
+    assert (0, 0, 5) in seeds
+    assert (0, 1, 5) in seeds
+
+
+def test_nothing_is_left_of_a_run_that_never_began(recipe, source, tmp_path):
+    def poison(training: Training) -> None:
+        next(training.loss.model.decoder.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(TrainingError):
+        train(recipe, source, tmp_path / "run", settings(steps=9), report=poison)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="tpuu"):
+        train(recipe, source, tmp_path / "run", settings(steps=2, accelerator="tpuu"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_bf16_trains_and_bounds_are_single_precision(recipe, source, tmp_path):
@@ -222,16 +279,16 @@ def test_bad_checkpoints(damage, recipe, source, tmp_path, monkeypatch):
 
 
 def test_step_batches_are_functions_of_the_step():
-    batches = StepBatches(10, 3, seed=0, length=4, position=lambda: 5)
-    assert list(batches) == [batches.batch(step) for step in range(5, 9)]
+    batches = StepBatches(10, 3, seed=0, position=lambda: 5)
+    assert list(islice(batches, 4)) == [batches.batch(step) for step in range(5, 9)]
     whole = [k for step in range(10) for k in batches.batch(step)]
     assert sorted(whole) == list(range(30))  # three epochs, each index once
     assert [k % 10 for k in whole[:10]] != [k % 10 for k in whole[10:20]]
 
 
 def test_step_batches_share_out_between_ranks():
-    ranks = [StepBatches(8, 2, seed=1, length=2, rank=r, world_size=2) for r in (0, 1)]
-    one = StepBatches(8, 4, seed=1, length=2)
+    ranks = [StepBatches(8, 2, seed=1, rank=r, world_size=2) for r in (0, 1)]
+    one = StepBatches(8, 4, seed=1)
     for step in range(6):
         assert [k for rank in ranks for k in rank.batch(step)] == one.batch(step)
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pyro_afslvm.data.base import EmptySplitError as EmptySplitError
     from pyro_afslvm.data.base import SequenceSource as SequenceSource
     from pyro_afslvm.data.base import Split as Split
     from pyro_afslvm.data.base import source_from_config as source_from_config
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Dequantization": "noise",
+    "EmptySplitError": "base",
     "GaussianDequantization": "noise",
     "GeneratedSequences": "datasets",
     "MovingDigits": "digits",

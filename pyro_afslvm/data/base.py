@@ -12,6 +12,10 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+class EmptySplitError(ValueError):
+    """A split holds no sequences."""
+
+
 class SequenceSource(abc.ABC):
     """A place sequences come from; holds settings only, so that it is cheap to make.
 
@@ -70,7 +74,10 @@ def source_from_config(config: dict[str, Any]) -> SequenceSource:
     source = getattr(data, name) if isinstance(name, str) and name in data.__all__ else None
     if not (isinstance(source, type) and issubclass(source, SequenceSource)):
         raise ValueError(f"{name!r} is no source of sequences of this library: give --data")
-    made: SequenceSource = source(**config.get("arguments", {}))
+    try:
+        made: SequenceSource = source(**config.get("arguments", {}))
+    except TypeError as error:
+        raise ValueError(f"settings of {name} are damaged: {error}") from None
     return made
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_afslvm.data.base import SPLITS, Split
+from pyro_afslvm.data.base import SPLITS, EmptySplitError, Split
 
 Frames = NDArray[np.uint8]
 
@@ -145,4 +145,4 @@ class StoredSequences(SequenceDataset):
 
 def _check_not_empty(size: int, split: Split) -> None:
     if size < 1:
-        raise ValueError(f"the {split} split is empty: ask for at least one sequence")
+        raise EmptySplitError(f"the {split} split is empty: ask for at least one sequence")

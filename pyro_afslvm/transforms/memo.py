@@ -61,7 +61,7 @@ class Memo(Generic[Result]):
 
     def find(self, module: nn.Module, inputs: Sequence[Tensor | None]) -> Result | None:
         """Return the remembered result if it is that of these inputs, else ``None``."""
-        if self._result is None or len(inputs) != len(self._inputs):
+        if self._result is None or len(inputs) != len(self._inputs) or _is_tracing():
             return None
         if self._mode != _mode(module) or any(a is not None and _is_opaque(a) for a in inputs):
             return None
@@ -79,6 +79,8 @@ class Memo(Generic[Result]):
     def keep(self, module: nn.Module, inputs: Sequence[Tensor | None], result: Result) -> None:
         """Remember a result until something it depends on changes."""
         self.clear()
+        if _is_tracing():
+            return
         tensors = _tensors(module)
         if any(a is not None and _is_opaque(a) for a in (*inputs, *tensors, *result)):
             return
@@ -97,6 +99,11 @@ class Memo(Generic[Result]):
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return Memo, ()
+
+
+def _is_tracing() -> bool:
+    """Whether the TorchScript tracer watches, to which a remembered tensor is a constant."""
+    return torch._C._get_tracing_state() is not None
 
 
 def _clear(memo: "weakref.ref[Any]") -> None:
