@@ -347,3 +347,12 @@ def test_report_goes_into_a_new_folder_and_replaces_the_old_one(make, tmp_path):
     write_report([run], out, title="A new title")
     assert "<h1>A new title</h1>" in out.read_text(encoding="utf-8")
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+
+
+def test_curves_of_other_noise_share_no_axis(make):
+    from pyro_afslvm.report.pictures import curves
+    from pyro_afslvm.report.runs import load_runs
+
+    folders = [make("af1", "1-AF", -3.3), make("discrete", "1-AF, discrete", -3.5)]
+    (folders[1] / "settings.json").write_text(json.dumps({"training": {"noise": "uniform"}}))
+    assert curves(load_runs(folders)).text == "Training curves of 1-AF"

@@ -26,7 +26,7 @@ def curves(runs: Sequence[Run]) -> Picture | None:
     """Validation (and, thin, training) against seconds and steps; ``None`` without metrics."""
     panels: dict[str, plots.Curves] = {}
     faint: dict[str, plots.Curves] = {}
-    trained = [run for run in runs if _has_values(run)]
+    trained = [run for run in runs if _has_values(run) and _is_gaussian(run)]
     if not trained:
         return None
     for column, label in (("seconds", "training seconds"), ("step", "training steps")):
@@ -35,7 +35,7 @@ def curves(runs: Sequence[Run]) -> Picture | None:
     others = {
         f"{run.label} (test)": float(run.results["nats_per_dim"])
         for run in runs
-        if not _has_values(run)
+        if not _has_values(run) or not _is_gaussian(run)
     }
     figure = plots.training_curves(panels, faint=faint, baselines=others)
     return _png(figure, "Training curves of " + ", ".join(run.label for run in trained))
@@ -72,6 +72,12 @@ def rollout(run: Run) -> tuple[Picture, Picture] | None:
     about = f"{run.label}: truth and samples after {context} given frames"
     width = int.from_bytes(gif[6:8], "little")  # the GIF's own header
     return Picture(_uri("image/gif", gif), width, about), _png(strip, about + ", as stills")
+
+
+def _is_gaussian(run: Run) -> bool:
+    """Whether its curves are of the paper's noise: curves of two protocols share no axis."""
+    training = run.settings.get("training") if isinstance(run.settings, dict) else None
+    return not isinstance(training, dict) or training.get("noise", "gaussian") == "gaussian"
 
 
 def _has_values(run: Run) -> bool:
