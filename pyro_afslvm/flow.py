@@ -1,20 +1,28 @@
 """Standalone autoregressive flows across time (1-AF, 2-AF, ...)."""
 
+import math
+from typing import Any, NamedTuple
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.objectives import log_prob_per_step
+from pyro_afslvm.distributions import across_time, log_prob_per_step, standard_normal
 from pyro_afslvm.programs import (
-    across_time,
     batch_size,
     check_horizon,
     register,
     split,
-    standard_normal,
 )
 from pyro_afslvm.transforms import TemporalTransform, compose
+
+
+class Simulated(NamedTuple):
+    """Frames and, where there are any, latents: of one step, or of all."""
+
+    x: Tensor  # (*batch, [T,] *frame_shape)
+    z: Tensor | None  # (*batch, [T,] latent_size)
 
 
 class FlowModel(nn.Module):
@@ -56,6 +64,7 @@ class FlowModel(nn.Module):
         self.flow = flow
         self.frame_shape = tuple(frame_shape)
         self.context_length = check_context(flow, context_length)
+        self.noise_size = math.prod(frame_shape)  # of one step
 
     def forward(
         self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
@@ -110,6 +119,18 @@ class FlowModel(nn.Module):
         )
         return compose(self.flow.condition(history=parts.history).levels(parts.values))[0]
 
+    def initial_state(
+        self, batch_shape: torch.Size, *, x: Tensor | None = None, z: None = None
+    ) -> Any:
+        """The state from which :meth:`step` gives the frame after ``x``."""
+        batch = batch_shape if x is None else x.shape[:1]
+        return self.flow.initial_state(batch, history=x)
+
+    def step(self, noise: Tensor, state: Any) -> tuple[Simulated, Any]:
+        """One frame, from N(0, I) noise ``(*batch, noise_size)``."""
+        frame, _, state = self.flow.step(noise.unflatten(-1, self.frame_shape), state)
+        return Simulated(frame, None), state
+
     def _scored(self, x: Tensor) -> Tensor:
         return x[:, self.context_length :]
 
@@ -117,6 +138,24 @@ class FlowModel(nn.Module):
         like = next(self.parameters(), torch.empty(())) if x is None else x
         base = standard_normal((horizon, *self.frame_shape), like)
         return across_time(base, self.flow.condition(history=x))
+
+
+def simulate(model: Any, noise: Tensor, state: Any) -> Simulated:
+    """Frames (and latents) that follow a state, at a cost per frame that does not grow.
+
+    Args:
+        model: a model with :meth:`FlowModel.step`.
+        noise: ``(*batch, horizon, noise_size)``, N(0, I) for samples of the model.
+        state: from :meth:`FlowModel.initial_state`.
+    """
+    steps = []
+    for entry in noise.unbind(-2):
+        frame, state = model.step(entry, state)
+        steps.append(frame)
+    x = torch.stack([step.x for step in steps], noise.ndim - 2)
+    if steps[0].z is None:
+        return Simulated(x, None)
+    return Simulated(x, torch.stack([step.z for step in steps], -2))
 
 
 def check_flow(flow: TemporalTransform, frame_shape: tuple[int, ...]) -> None:

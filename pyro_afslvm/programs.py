@@ -1,4 +1,4 @@
-"""What the Pyro programs of this library share: registration, arguments, distributions."""
+"""What the Pyro programs of this library share: registration and arguments."""
 
 import itertools
 import math
@@ -10,8 +10,6 @@ import pyro.distributions as dist
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
-
-from pyro_afslvm.transforms import ConditionedTemporalTransform
 
 _numbers = itertools.count()
 _names: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
@@ -141,36 +139,3 @@ def check_latents(z: Tensor, steps: int, latent_size: int) -> None:
             f"expected z of shape (..., {steps}, {latent_size}), got {tuple(z.shape)}: the "
             "guide was made for another model"
         )
-
-
-def standard_normal(shape: tuple[int, ...], like: Tensor) -> dist.TorchDistribution:
-    """N(0, I) over events of this shape, where ``like`` lives."""
-    zeros = like.new_zeros(()).expand(shape)
-    normal: dist.TorchDistribution = dist.Normal(zeros, torch.ones_like(zeros))
-    event: dist.TorchDistribution = normal.to_event(len(shape))
-    return event
-
-
-def across_time(
-    base: dist.TorchDistribution, transform: ConditionedTemporalTransform
-) -> dist.TorchDistribution:
-    """The distribution of sequences whose noise is ``base``; padded frames count zero."""
-    noise = masked(base, transform.mask)
-    moved: dist.TorchDistribution = dist.TransformedDistribution(noise, [transform])
-    return moved
-
-
-def masked(base: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistribution:
-    """A distribution of independent entries over ``(T, *frame_shape)``, zero where masked.
-
-    Args:
-        base: the distribution.
-        mask: ``(*batch, T)``, true where a frame counts; ``None`` where all do.
-    """
-    if mask is None:
-        return base
-    event = len(base.event_shape)
-    entries = base.base_dist if isinstance(base, dist.Independent) else base
-    counted = entries.mask(mask.reshape(*mask.shape, *[1] * (event - 1)))
-    sequences: dist.TorchDistribution = counted.to_event(event)
-    return sequences

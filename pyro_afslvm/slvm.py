@@ -1,34 +1,52 @@
 """The sequential latent variable model, on frames or on the noise of a flow."""
 
+import math
+from typing import Any, NamedTuple, cast
+
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.flow import check_context, check_flow
-from pyro_afslvm.objectives import log_prob_per_step
+from pyro_afslvm.distributions import across_time, log_prob_per_step, masked, standard_normal
+from pyro_afslvm.flow import Simulated, check_context, check_flow, simulate
+from pyro_afslvm.memory import FrameMemory, MemoryState
 from pyro_afslvm.programs import (
     Split,
-    across_time,
     batch_size,
     check_horizon,
     check_latents,
-    masked,
     register,
     split,
-    standard_normal,
 )
 from pyro_afslvm.transforms import TemporalTransform, compose
+
+
+class SLVMState(NamedTuple):
+    """Where sampling stands: what each part keeps of the past."""
+
+    prior: Any
+    flow: Any
+    memory: MemoryState | None
+
+
+class StepLogProb(NamedTuple):
+    """Log-probabilities of one step, in nats, each ``(*batch,)``."""
+
+    y: Tensor  # log p(y_t | y_<t, z_<=t)
+    z: Tensor  # log p(z_t | y_<t, z_<t)
 
 
 class SLVM(nn.Module):
     r"""Sequential latent variable model, with or without a flow on the frames.
 
-    .. math:: \log p(x, z) = \sum_t \log p(z_t \mid z_{<t}) + \log p(y_t \mid z_{t})
+    .. math:: \log p(x, z) = \sum_t \log p(z_t \mid y_{<t}, z_{<t})
+        + \log p(y_t \mid y_{<t}, z_t)
         - \log \left|\det \frac{\partial x_t}{\partial y_t}\right|
 
     The prior is itself an affine transform across time, of N(0, I); the frames are the flow's
-    transform of the decoder's Normal over y. Without a flow y is x.
+    transform of the decoder's Normal over y. Without a flow y is x. Prior and decoder see
+    :math:`y_{<t}` only through a ``memory``; the paper's models have none.
 
     Args:
         frame_shape: ``(C, H, W)`` or ``(D,)``.
@@ -37,9 +55,12 @@ class SLVM(nn.Module):
         decoder: maps ``(*batch, latent_size)`` to location and scale ``(*batch, *frame_shape)``.
         flow: a transform across time of frames, or a chain of them.
         context_length: frames that are given; by default as many as the flow cannot score.
+        memory: summary of the scored frames' y before each; the prior takes it as context.
+        decode_memory: whether the decoder sees it too, after z_t in the same vector.
 
     Sites: ``z`` with event ``(T - context_length, latent_size)``, ``x``, and with a horizon
-    ``z_future`` and ``x_future``. Any guide with a site ``z`` of that event fits.
+    ``z_future`` and ``x_future``. Any guide with a site ``z`` of that event fits. With a memory
+    both follow from a site ``noise_future``, for latents and frames then take turns.
 
     Source: Marino et al., Eq. 16-18.
     """
@@ -53,8 +74,12 @@ class SLVM(nn.Module):
         decoder: nn.Module,
         flow: TemporalTransform | None = None,
         context_length: int | None = None,
+        memory: FrameMemory | None = None,
+        decode_memory: bool = False,
     ) -> None:
         super().__init__()
+        if decode_memory and memory is None:
+            raise ValueError("expected a memory for the decoder to see, got none")
         if flow is not None:
             check_flow(flow, frame_shape)
         if prior.frame_dims != 1 or prior.context_length:
@@ -65,6 +90,9 @@ class SLVM(nn.Module):
         self.prior = prior
         self.decoder = decoder
         self.flow = flow
+        self.memory = memory
+        self.decode_memory = decode_memory
+        self.noise_size = latent_size + math.prod(frame_shape)  # of one step
 
     def forward(
         self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
@@ -93,8 +121,10 @@ class SLVM(nn.Module):
                 pyro.sample("x", self.frames(z, parts), obs=parts.values)
             if not horizon:
                 return None
+            if self.memory is not None:
+                return self._simulate(x, z, horizon)
             z_future = pyro.sample("z_future", self._future_latents(z, horizon))
-            future: Tensor = pyro.sample("x_future", self._future_frames(z_future, x))
+            future: Tensor = pyro.sample("x_future", self._decoded(z_future, history=x))
             return future
 
     def split(self, x: Tensor, lengths: Tensor | None = None) -> Split:
@@ -104,14 +134,16 @@ class SLVM(nn.Module):
         )
 
     def latents(self, parts: Split) -> dist.TorchDistribution:
-        """p(z): event ``(T, latent_size)``."""
+        """p(z | y_<t): event ``(T, latent_size)``."""
         shape = (parts.values.shape[1], self.latent_size)
         base = standard_normal(shape, parts.values).expand([parts.batch])
-        return across_time(base, self.prior.condition(mask=parts.mask))
+        past = self._summary(parts)
+        return across_time(base, self.prior.condition(context=past, mask=parts.mask))
 
     def frames(self, z: Tensor, parts: Split) -> dist.TorchDistribution:
         """p(x | z): the decoder's Normal over y, sent through the flow."""
-        return self._emission(z, history=parts.history, mask=parts.mask)
+        past = self._summary(parts) if self.decode_memory else None
+        return self._decoded(z, history=parts.history, past=past, mask=parts.mask)
 
     def noise(self, parts: Split) -> Tensor:
         """y behind the scored frames, the input of a guide; without a flow these frames."""
@@ -145,18 +177,91 @@ class SLVM(nn.Module):
             ``(*particles, batch, T - context_length, *frame_shape)``.
         """
         parts = self.split(x)
-        location: Tensor = self.decoder(z)[0]
+        location: Tensor = self._decode(z, self._summary(parts))[0]
         if self.flow is None:
             return location
         transform = self.flow.condition(history=parts.history)
         shift, log_scale = compose(transform.levels(parts.values))
         return shift + log_scale.exp() * location
 
-    def _emission(
-        self, z: Tensor, *, history: Tensor | None, mask: Tensor | None = None
+    # one step after the other -----------------------------------------------------------
+
+    def initial_state(
+        self, batch_shape: torch.Size, *, x: Tensor | None = None, z: Tensor | None = None
+    ) -> SLVMState:
+        """The state from which :meth:`step` gives the frame after ``x``.
+
+        Args:
+            batch_shape: of the frames to come; ``x`` and ``z`` are broadcast to it.
+            x: ``(batch, T, *frame_shape)``.
+            z: its latents, ``(*particles, batch, T - context_length, latent_size)``.
+        """
+        flow = memory = past = None
+        if self.memory is not None:
+            y = None if x is None else self.noise(self.split(x))
+            past = None if y is None else self.memory(y)
+            memory = self.memory.initial_state(batch_shape, history=y)
+        if self.flow is not None:
+            batch = batch_shape if x is None else x.shape[:1]
+            flow = self.flow.initial_state(batch, history=x)
+        prior = self.prior.initial_state(batch_shape, history=z, context=past)
+        return SLVMState(prior, flow, memory)
+
+    def step(self, noise: Tensor, state: SLVMState) -> tuple[Simulated, SLVMState]:
+        """Latents and frame of one step, from N(0, I) noise ``(*batch, noise_size)``."""
+        of_z, of_y = noise.tensor_split((self.latent_size,), -1)
+        past = None if state.memory is None else state.memory.summary
+        z, _, prior = self.prior.step(of_z, state.prior, context=past)
+        location, scale = self._decode(z, past)
+        x = y = location + scale * of_y.unflatten(-1, self.frame_shape)
+        flow = state.flow
+        if self.flow is not None:
+            x, _, flow = self.flow.step(y, flow)
+        memory = None if self.memory is None else self.memory.step(y, _known(state.memory))
+        return Simulated(x, z), SLVMState(prior, flow, memory)
+
+    def score_step(self, y: Tensor, z: Tensor, state: SLVMState) -> tuple[StepLogProb, SLVMState]:
+        """Score one step: ``y`` is the noise behind the frame, as :meth:`noise` gives it.
+
+        Args:
+            y: ``(*batch, *frame_shape)``.
+            z: ``(*batch, latent_size)``.
+            state: where sampling would stand; that of the flow is left as it is.
+        """
+        past = None if state.memory is None else state.memory.summary
+        terms, prior = self.log_prob_step(y, z, state.prior, past)
+        memory = None if self.memory is None else self.memory.step(y, _known(state.memory))
+        return terms, SLVMState(prior, state.flow, memory)
+
+    def log_prob_step(
+        self, y: Tensor, z: Tensor, prior: Any, past: Tensor | None
+    ) -> tuple[StepLogProb, Any]:
+        """log p(y_t, z_t | past) from the state of the prior, and its next state."""
+        noise, log_scale, prior = self.prior.inverse_step(z, prior, context=past)
+        of_z = standard_normal(noise.shape[-1:], noise).log_prob(noise) - log_scale.sum(-1)
+        emission = dist.Normal(*self._decode(z, past)).to_event(len(self.frame_shape))
+        return StepLogProb(emission.log_prob(y), of_z), prior
+
+    def _summary(self, parts: Split) -> Tensor | None:
+        return None if self.memory is None else self.memory(self.noise(parts))
+
+    def _decode(self, z: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Location and scale of y."""
+        if past is not None and self.decode_memory:
+            z = torch.cat([z, past.to(z).expand(*z.shape[:-1], -1)], -1)
+        location, scale = self.decoder(z)
+        return location, scale
+
+    def _decoded(
+        self,
+        z: Tensor,
+        *,
+        history: Tensor | None,
+        past: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> dist.TorchDistribution:
         event = 1 + len(self.frame_shape)
-        y: dist.TorchDistribution = dist.Normal(*self.decoder(z)).to_event(event)
+        y: dist.TorchDistribution = dist.Normal(*self._decode(z, past)).to_event(event)
         if self.flow is None:
             return masked(y, mask)
         return across_time(y, self.flow.condition(history=history, mask=mask))
@@ -166,5 +271,20 @@ class SLVM(nn.Module):
         base = standard_normal((horizon, self.latent_size), like)
         return across_time(base, self.prior.condition(history=z))
 
-    def _future_frames(self, z_future: Tensor, x: Tensor | None) -> dist.TorchDistribution:
-        return self._emission(z_future, history=x)
+    def _simulate(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+        """Latents and frames in turn, where the latents wait for the frames before."""
+        like = next(self.parameters()) if z is None else z
+        noise = pyro.sample("noise_future", standard_normal((horizon, self.noise_size), like))
+        state = self.initial_state(noise.shape[:-2], x=x, z=z)
+        future = simulate(self, noise, state)
+        pyro.deterministic("z_future", cast(Tensor, future.z), event_dim=2)
+        frames: Tensor = pyro.deterministic(
+            "x_future", future.x, event_dim=1 + len(self.frame_shape)
+        )
+        return frames
+
+
+def _known(memory: MemoryState | None) -> MemoryState:
+    if memory is None:
+        raise ValueError("expected a state with a memory: make it with initial_state")
+    return memory

@@ -17,6 +17,7 @@ from pyro_afslvm.transforms import (
     TemporalAffine,
     TemporalChain,
     TemporalDifference,
+    TemporalHierarchy,
 )
 
 VECTOR, VIDEO = (2,), (2, 3, 2)
@@ -213,4 +214,32 @@ CHAINS: dict[str, Case] = {
     ),
 }
 
-TRANSFORMS = AFFINE | CHAINS
+
+def _level(features: int, context: int = 0) -> TemporalAffine:
+    return affine(LSTMConditioner(features, hidden=4, context_features=context))
+
+
+HIERARCHIES: dict[str, Case] = {
+    "hierarchy": Case(lambda: TemporalHierarchy([_level(1), _level(1, 1)], [1, 1])),
+    "hierarchy-context": Case(
+        lambda: TemporalHierarchy([_level(1, 3), _level(1, 4)], [1, 1]), context_features=3
+    ),
+    "hierarchy-of-chains": Case(
+        lambda: TemporalHierarchy(
+            [
+                _level(1),
+                TemporalChain([_level(2, 1), affine(LSTMConditioner(2, context_features=1))]),
+                _level(1, 3),
+            ],
+            [1, 2, 1],
+        ),
+        (4,),
+    ),
+    "chain-of-hierarchies": Case(
+        lambda: TemporalChain(
+            [TemporalHierarchy([_level(1), _level(1, 1)], [1, 1]) for _ in range(2)]
+        )
+    ),
+}
+
+TRANSFORMS = AFFINE | CHAINS | HIERARCHIES

@@ -3,13 +3,13 @@
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pyro_afslvm.guides.filtering import FilteringGuide
+from pyro_afslvm.guides.base import ForwardGuide, check_features
 from pyro_afslvm.programs import Split
 from pyro_afslvm.slvm import SLVM
-from pyro_afslvm.transforms import LSTMConditioner, TemporalAffine
+from pyro_afslvm.transforms import InverseAutoregressive, LSTMConditioner, TemporalAffine
 
 
-class SmoothingGuide(FilteringGuide):
+class SmoothingGuide(ForwardGuide):
     r"""Smoothing posterior over the latents of an :class:`~pyro_afslvm.SLVM`.
 
     .. math:: q(z_{1:T} \mid x_{1:T}) = \prod_t q(z_t \mid x_{1:T}, z_{<t})
@@ -24,6 +24,7 @@ class SmoothingGuide(FilteringGuide):
         summary: size of the bidirectional LSTM in each direction.
         hidden: size of the posterior's LSTM.
         layers: number of its layers.
+        iaf: as in :class:`~pyro_afslvm.FilteringGuide`, with ``2 * summary`` context features.
     """
 
     def __init__(
@@ -34,17 +35,21 @@ class SmoothingGuide(FilteringGuide):
         summary: int = 128,
         hidden: int = 256,
         layers: int = 1,
+        iaf: InverseAutoregressive | None = None,
     ) -> None:
+        features: int = encoder.features  # type: ignore[assignment]
         posterior = LSTMConditioner(
             model.latent_size, hidden=hidden, layers=layers, context_features=2 * summary
         )
-        super().__init__(model, encoder, posterior=TemporalAffine(posterior))
-        features: int = encoder.features  # type: ignore[assignment]
+        super().__init__(model, TemporalAffine(posterior), iaf=iaf)
+        self.encoder = encoder
         self.summary = nn.LSTM(features, summary, batch_first=True, bidirectional=True)
+        self._features = features
 
     def context(self, parts: Split) -> Tensor:
         """Summary of all frames at each of them: ``(batch, T, 2 * summary)``."""
-        features = super().context(parts).to(parts.values.dtype)
+        features = check_features(self.encoder(self.model.noise(parts)), self._features)
+        features = features.to(parts.values.dtype)
         if parts.mask is None:
             outputs: Tensor = self.summary(features)[0]
             return outputs

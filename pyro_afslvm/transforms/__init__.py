@@ -4,6 +4,7 @@ from pyro_afslvm.transforms.affine import TemporalAffine, TemporalDifference
 from pyro_afslvm.transforms.base import (
     ConditionedTemporalTransform,
     Level,
+    Prediction,
     TemporalTransform,
     compose,
 )
@@ -16,19 +17,28 @@ from pyro_afslvm.transforms.conditioners import (
     LSTMConditioner,
     MLPConditioner,
 )
+from pyro_afslvm.transforms.hierarchy import TemporalHierarchy
+from pyro_afslvm.transforms.iaf import (
+    ConditionedInverseAutoregressive,
+    InverseAutoregressive,
+)
 
 __all__ = [
     "AffineParameters",
+    "ConditionedInverseAutoregressive",
     "ConditionedTemporalTransform",
     "Conditioner",
     "ConvConditioner",
+    "InverseAutoregressive",
     "LSTMConditioner",
     "LastFrame",
     "Level",
     "MLPConditioner",
+    "Prediction",
     "TemporalAffine",
     "TemporalChain",
     "TemporalDifference",
+    "TemporalHierarchy",
     "TemporalTransform",
     "compose",
 ]

@@ -6,7 +6,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.base import Level, TemporalTransform, join, time_length
+from pyro_afslvm.transforms.base import (
+    Level,
+    Prediction,
+    TemporalTransform,
+    join,
+    time_length,
+)
 from pyro_afslvm.transforms.conditioners import AffineParameters, Conditioner, LastFrame
 
 
@@ -127,21 +133,27 @@ class TemporalAffine(TemporalTransform):
     def step(
         self, noise: Tensor, state: AffineState, *, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor, AffineState]:
+        shift, log_scale, pending = self.predict(noise, state, context=context)
+        frame = shift + log_scale.exp() * noise
+        return frame, log_scale, _seen(frame, pending)
+
+    def predict(
+        self, like: Tensor, state: AffineState, *, context: Tensor | None = None
+    ) -> Prediction:
         previous, start, inner = state
         if inner is None and len(start) < self.conditioner.window:
             t = len(start)
             shift, log_scale = (p[0] for p in self._initial(slice(t, t + 1)))
-            parameters = self._clamped(AffineParameters(shift, log_scale), noise)
-        else:
-            if inner is None:
-                inner = self._enter(start)
-                start = ()
-            parameters, inner = self.conditioner.step(previous, inner, context=context)
-            parameters = self._clamped(parameters, noise)
-        frame = parameters.shift + parameters.log_scale.exp() * noise
+            parameters = self._clamped(AffineParameters(shift, log_scale), like)
+            return Prediction(*parameters, state)
         if inner is None:
-            start = (*start, frame)
-        return frame, parameters.log_scale, AffineState(frame, start, inner)
+            inner = self._enter(start)
+        parameters, inner = self.conditioner.step(previous, inner, context=context)
+        return Prediction(*self._clamped(parameters, like), AffineState(previous, (), inner))
+
+    def absorb(self, frame: Tensor, predicted: Prediction) -> tuple[Tensor, Tensor, AffineState]:
+        shift, log_scale, pending = predicted
+        return (frame - shift) * torch.exp(-log_scale), log_scale, _seen(frame, pending)
 
     def _enter(self, start: tuple[Tensor, ...]) -> Any:
         """Enough frames have come for the conditioner to begin."""
@@ -149,6 +161,12 @@ class TemporalAffine(TemporalTransform):
         return self.conditioner.initial_state(
             history.shape[: -1 - self.frame_dims], history=history
         )
+
+
+def _seen(frame: Tensor, state: AffineState) -> AffineState:
+    """The state after a frame; while the window is not full it is kept."""
+    start = (*state.start, frame) if state.inner is None else ()
+    return AffineState(frame, start, state.inner)
 
 
 class TemporalDifference(TemporalAffine):

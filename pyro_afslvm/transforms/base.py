@@ -26,6 +26,14 @@ class Inverse(NamedTuple):
     log_scale: Tensor
 
 
+class Prediction(NamedTuple):
+    """What is known of a frame before it is there; shift and log-scale of its shape."""
+
+    shift: Tensor
+    log_scale: Tensor
+    pending: Any  # what the transform needs to absorb the frame
+
+
 class TemporalTransform(TransformModule):
     r"""A bijection of whole sequences, triangular in time and elementwise given the past.
 
@@ -93,7 +101,41 @@ class TemporalTransform(TransformModule):
         """
         raise NotImplementedError
 
+    def predict(self, like: Tensor, state: Any, *, context: Tensor | None = None) -> "Prediction":
+        """Shift and log-scale of the next frame, before it is there.
+
+        Args:
+            like: any frame ``(*batch, *frame_shape)``, for shape, precision and device.
+            state: from :meth:`initial_state` or the step before.
+            context: ``(*batch, features)``.
+        """
+        raise NotImplementedError
+
+    def absorb(self, frame: Tensor, predicted: "Prediction") -> tuple[Tensor, Tensor, Any]:
+        """The frame that was predicted: its noise, its log-scale and the next state."""
+        raise NotImplementedError
+
     # what follows from it ---------------------------------------------------------------
+
+    def inverse_step(
+        self, frame: Tensor, state: Any, *, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Any]:
+        """The noise of one frame, from the same state and at the same cost as :meth:`step`.
+
+        Args:
+            frame: ``(*batch, *frame_shape)``.
+            state: from :meth:`initial_state` or the step before, of either direction.
+            context: ``(*batch, features)``.
+
+        Returns:
+            the noise, the frame's log-scale and the next state.
+        """
+        return self.absorb(frame, self.predict(frame, state, context=context))
+
+    @property
+    def watched(self) -> torch.nn.Module:
+        """The module on whose parameters a remembered inverse depends."""
+        return self
 
     def condition(
         self,
@@ -189,15 +231,15 @@ class ConditionedTemporalTransform(Transform):
 
     def _invert(self, x: Tensor) -> Inverse:
         transform, memo = self.transform, self.transform._memo
-        sampled = memo.find(transform, (x, self.history, self.context, self.mask))
+        sampled = memo.find(transform.watched, (x, self.history, self.context, self.mask))
         if sampled is not None:
             return sampled
         key = (x, self.history, self.context, None)  # the mask is cheap, and often new
-        inverse = memo.find(transform, key)
+        inverse = memo.find(transform.watched, key)
         if inverse is None:
             levels = self.levels(x)
             inverse = Inverse(levels[-1].noise, sum_log_scales(levels))
-            memo.keep(transform, key, inverse)
+            memo.keep(transform.watched, key, inverse)
         return Inverse(*self._masked(*inverse, identity=x))
 
     def _call(self, y: Tensor) -> Tensor:
@@ -214,7 +256,8 @@ class ConditionedTemporalTransform(Transform):
         x = torch.stack(frames, time_dim)
         x, log_scale = self._masked(x, torch.stack(log_scales, time_dim), identity=y)
         key = (x, self.history, self.context, self.mask)
-        self.transform._memo.keep(self.transform, key, Inverse(y.expand_as(x), log_scale))
+        sampled = Inverse(y.expand_as(x), log_scale)
+        self.transform._memo.keep(self.transform.watched, key, sampled)
         return x
 
     def _masked(
@@ -271,7 +314,7 @@ def sum_log_scales(levels: Sequence[Level]) -> Tensor:
     return total
 
 
-def compose(levels: Sequence[Level]) -> tuple[Tensor, Tensor]:
+def compose(levels: Sequence["Level | Prediction"]) -> tuple[Tensor, Tensor]:
     r"""Shift and log-scale of a whole chain of affine transforms, x first.
 
     .. math:: x = \mu_M + \sigma_M (\mu_{M-1} + \sigma_{M-1} (\dots y))

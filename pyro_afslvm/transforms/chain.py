@@ -6,7 +6,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.base import Level, TemporalTransform, join, time_length
+from pyro_afslvm.transforms.base import (
+    Level,
+    Prediction,
+    TemporalTransform,
+    compose,
+    join,
+    time_length,
+)
 
 
 class TemporalChain(TemporalTransform):
@@ -32,7 +39,7 @@ class TemporalChain(TemporalTransform):
     """
 
     def __init__(self, parts: Sequence[TemporalTransform]) -> None:
-        parts = [flat for part in parts for flat in getattr(part, "parts", [part])]
+        parts = [flat for part in parts for flat in _flat(part)]
         if not parts:
             raise ValueError("a chain needs at least one transform")
         if len({part.frame_dims for part in parts}) > 1:
@@ -89,6 +96,33 @@ class TemporalChain(TemporalTransform):
             states.append(next_state)
         return frame, log_scale, tuple(states)
 
+    def predict(
+        self, like: Tensor, state: tuple[Any, ...], *, context: Tensor | None = None
+    ) -> Prediction:
+        """Shift and log-scale of the whole chain."""
+        pairs = zip(self._parts, state, strict=True)
+        pending = tuple(part.predict(like, before, context=context) for part, before in pairs)
+        return Prediction(*compose(pending[::-1]), pending)
+
+    def absorb(
+        self, frame: Tensor, predicted: Prediction
+    ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        noise, states = frame, []
+        for part, expected in zip(reversed(self._parts), predicted.pending[::-1], strict=True):
+            noise, _, state = part.absorb(noise, expected)
+            states.append(state)
+        return noise, predicted.log_scale, tuple(reversed(states))
+
+    def inverse_step(
+        self, frame: Tensor, state: tuple[Any, ...], *, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+        noise, log_scale, states = frame, torch.zeros_like(frame), []
+        for part, before in zip(reversed(self._parts), reversed(state), strict=True):
+            noise, part_log_scale, after = part.inverse_step(noise, before, context=context)
+            log_scale = log_scale + part_log_scale
+            states.append(after)
+        return noise, log_scale, tuple(reversed(states))
+
     @property
     def _parts(self) -> list[TemporalTransform]:
         return cast(list[TemporalTransform], list(self.parts))
@@ -122,6 +156,10 @@ class TemporalChain(TemporalTransform):
     def _last(self, x: Tensor, length: int) -> Tensor:
         dim = -1 - self.frame_dims
         return x.narrow(dim, x.shape[dim] - length, length)
+
+
+def _flat(part: TemporalTransform) -> list[TemporalTransform]:
+    return part._parts if isinstance(part, TemporalChain) else [part]
 
 
 def _skipped(part: TemporalTransform, *, whole: bool) -> int:

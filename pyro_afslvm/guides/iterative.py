@@ -1,0 +1,195 @@
+"""The iterative posterior: improved at every step by the gradient of that step's bound."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyro_afslvm.guides.base import ForwardGuide
+from pyro_afslvm.networks import mlp
+from pyro_afslvm.programs import Split
+from pyro_afslvm.slvm import SLVM
+from pyro_afslvm.transforms import AffineParameters, Conditioner, TemporalAffine
+from pyro_afslvm.trees import map_tensors
+
+
+class IterativeGuide(ForwardGuide):
+    r"""Filtering posterior found by a few learned updates from the gradient of the bound.
+
+    .. math:: \lambda \leftarrow g \odot \lambda + (1 - g) \odot u, \qquad
+        (g, u) = f_\phi(\lambda, \nabla_\lambda L_t), \qquad
+        L_t = E_{q(z_t; \lambda)} \log \frac{p(y_t \mid z_t)\, p(z_t \mid z_{<t})}
+        {q(z_t; \lambda)}
+
+    with :math:`\lambda = (\mu, \log \sigma)` of q(z_t), started at the prior's prediction. The
+    expectation is taken with one sample whose noise is drawn along with the frames, once for
+    all particles: given it, q is Gaussian given the past, and the bound is a bound.
+
+    It has no encoder: what it knows of a frame comes through the model's decoder. Its sampling
+    and scoring both go step by step, ``iterations`` gradients of the decoder each.
+
+    Args:
+        model: the model it is for, which it asks for these gradients, and does not own.
+        iterations: updates of each step, K; the attribute of that name may be changed later.
+        hidden: sizes of the hidden layers of :math:`f_\phi`.
+
+    Source: Marino, Cvitkovic, Yue, *A General Method for Amortizing Variational Filtering*,
+    arXiv:1811.05090.
+    """
+
+    def __init__(
+        self, model: SLVM, *, iterations: int = 2, hidden: tuple[int, ...] = (256, 256)
+    ) -> None:
+        if iterations < 0:
+            raise ValueError(f"expected at least 0 iterations, got {iterations}")
+        conditioner = _IterativeConditioner(model, hidden)
+        super().__init__(model, _ModelAffine(conditioner, model))
+        self.iterations = iterations
+
+    def context(self, parts: Split) -> Tensor:
+        """The frames' noise y, what the model keeps of those before, and noise of the updates."""
+        y = self.model.noise(parts)
+        past = None if self.model.memory is None else self.model.memory(y)
+        return self._context(y.flatten(2), past)
+
+    def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
+        """The same of one frame."""
+        return self._context(y.flatten(-len(self.model.frame_shape)), past)
+
+    def _context(self, y: Tensor, past: Tensor | None) -> Tensor:
+        noise = torch.randn(
+            *y.shape[:-1],
+            self.iterations * self.model.latent_size,
+            dtype=y.dtype,
+            device=y.device,
+        )
+        return torch.cat([y, noise] if past is None else [y, past.to(y), noise], -1)
+
+
+class _State(NamedTuple):
+    """The prior before the last latents, and what it saw of the frames then."""
+
+    prior: Any
+    past: Tensor | None
+
+
+class _IterativeConditioner(Conditioner):
+    """Shift and log-scale of the next latents, from the prior's by updates."""
+
+    def __init__(self, model: SLVM, hidden: tuple[int, ...]) -> None:
+        size = model.latent_size
+        super().__init__(frame_dims=1, initial_shape=(size,), window=0, reach=None)
+        self._model = (model,)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(4))
+        self.network = mlp(4 * size, *hidden)
+        self.gate = nn.Linear(hidden[-1], 2 * size)
+        self.update = nn.Linear(hidden[-1], 2 * size)
+        nn.init.constant_(self.gate.bias, 2.0)  # at first most of the prior's prediction stays
+
+    @property
+    def model(self) -> SLVM:
+        return self._model[0]
+
+    def forward(
+        self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> AffineParameters:
+        before, steps = None, values.shape[-2]
+        if context is not None and context.shape[-2] > steps:
+            before, context = context.tensor_split((context.shape[-2] - steps,), -2)
+        state: Any = self.initial_state(values.shape[:-2], history=history, context=before)
+        previous = None if history is None else history[..., -1, :]
+        found = []
+        for t in range(steps):
+            present = None if context is None else context[..., t, :]
+            parameters, state = self.step(previous, state, context=present)
+            found.append(parameters)
+            previous = values[..., t, :]
+        return AffineParameters(*(torch.stack(each, -2) for each in zip(*found, strict=True)))
+
+    def initial_state(
+        self,
+        batch_shape: torch.Size,
+        *,
+        history: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> _State:
+        if history is None:
+            return _State(self.model.prior.initial_state(batch_shape), None)
+        past = self._past(context)
+        absorbed = history[..., :-1, :] if history.shape[-2] > 1 else None
+        prior = self.model.prior.initial_state(
+            batch_shape, history=absorbed, context=None if past is None else past[..., :-1, :]
+        )
+        return _State(prior, None if past is None else past[..., -1, :])
+
+    def step(
+        self, previous: Tensor | None, state: _State, *, context: Tensor | None = None
+    ) -> tuple[AffineParameters, _State]:
+        model = self.model
+        if context is None:
+            raise ValueError("the iterative posterior needs its context at every step")
+        y, past, noises = self._parts(context)
+        prior = state.prior
+        if previous is not None:
+            prior = model.prior.inverse_step(previous, prior, context=state.past)[2]
+        batch = context.shape[:-1] if previous is None else previous.shape[:-1]
+        zeros = y.new_zeros(*torch.broadcast_shapes(batch, context.shape[:-1]), model.latent_size)
+        shift, log_scale, _ = model.prior.step(zeros, prior, context=past)
+        # the model stands still while its posterior is searched
+        current = AffineParameters(shift.detach(), log_scale.detach().expand_as(shift))
+        for noise in noises:
+            gradient = self._gradient(current, noise, y, prior, past)
+            current = self._updated(current, gradient)
+        return current, _State(prior, past)
+
+    def _updated(self, now: AffineParameters, gradient: AffineParameters) -> AffineParameters:
+        inputs = [p.detach() for p in (*now, *gradient)]
+        normed = [norm(p) for norm, p in zip(self.norms, inputs, strict=True)]
+        with torch.autocast(normed[0].device.type, enabled=False):
+            features = self.network(torch.cat(normed, -1))
+            gate, update = self.gate(features).sigmoid(), self.update(features)
+        mixed = gate * torch.cat(now, -1) + (1 - gate) * update
+        return AffineParameters(*mixed.chunk(2, -1))
+
+    def _gradient(
+        self, now: AffineParameters, noise: Tensor, y: Tensor, prior: Any, past: Tensor | None
+    ) -> AffineParameters:
+        """Gradient of the step's bound, in whatever mode the caller is."""
+        with torch.inference_mode(False), torch.enable_grad():
+            held = map_tensors(_fixed, (y, noise, prior, past))
+            y, noise, prior, past = held
+            shift, log_scale = (_fixed(p).requires_grad_() for p in now)
+            z = shift + log_scale.exp() * noise
+            terms, _ = self.model.log_prob_step(y, z, prior, past)
+            bound = (terms.y + terms.z + log_scale.sum(-1)).sum()
+            return AffineParameters(*torch.autograd.grad(bound, (shift, log_scale)))
+
+    def _parts(self, context: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+        model = self.model
+        size = torch.Size(model.frame_shape).numel()
+        memory = 0 if model.memory is None else model.memory.features
+        y, past, noise = context.tensor_split((size, size + memory), -1)
+        noises = noise.split(model.latent_size, -1) if noise.shape[-1] else ()
+        return y.unflatten(-1, model.frame_shape), past if memory else None, noises
+
+    def _past(self, context: Tensor | None) -> Tensor | None:
+        return None if context is None else self._parts(context)[1]
+
+
+class _ModelAffine(TemporalAffine):
+    """An affine transform whose conditioner asks a model."""
+
+    def __init__(self, conditioner: Conditioner, model: SLVM) -> None:
+        super().__init__(conditioner)
+        # in a tuple, for it is no part of the guide
+        self._watched = (nn.ModuleList([conditioner, model.prior, model.decoder]),)
+
+    @property
+    def watched(self) -> nn.Module:
+        """Guide and model: a posterior is stale when either has changed."""
+        return self._watched[0]
+
+
+def _fixed(x: Tensor) -> Tensor:
+    """The values alone; outside of inference mode a tensor of it must be copied."""
+    return x.clone() if x.is_inference() else x.detach()

@@ -1,0 +1,100 @@
+"""What a model keeps of the frames before each."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class MemoryState(NamedTuple):
+    """Summary for the next frame, and what it was made from."""
+
+    summary: Tensor  # (*batch, features)
+    hidden: tuple[Tensor, Tensor] | None  # of the LSTM, each (*batch, 1, hidden)
+
+
+class FrameMemory(nn.Module):
+    r"""Summary of the frames before each, for a prior (and a decoder) that sees them.
+
+    .. math:: c_t = h(e(y_{t-1}), c_{t-1}), \qquad e(y_0) \text{ learned}
+
+    It has two faces that agree exactly: :meth:`forward` for all frames at once,
+    :meth:`initial_state` and :meth:`step` for one after the other.
+
+    Args:
+        encoder: maps ``(*batch, *frame_shape)`` to ``(*batch, encoder.features)``.
+        hidden: size of an LSTM over the encodings; 0 for none, so that the summary is the
+            encoding of the last frame.
+
+    Source: Marino et al., Eq. 16; with it the variational recurrent network of Chung et al.,
+    arXiv:1506.02216, is a recipe.
+
+    >>> from pyro_afslvm.networks import MLPEncoder
+    >>> memory = FrameMemory(MLPEncoder(2, features=4), hidden=8)
+    >>> memory(torch.randn(5, 10, 2)).shape
+    torch.Size([5, 10, 8])
+    """
+
+    def __init__(self, encoder: nn.Module, *, hidden: int = 0) -> None:
+        super().__init__()
+        size: int = encoder.features  # type: ignore[assignment]
+        self.encoder = encoder
+        self.start = nn.Parameter(torch.zeros(size))
+        self.lstm = nn.LSTM(size, hidden, batch_first=True) if hidden else None
+        self.features = hidden or size
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Summary of what is before each frame: ``(*batch, T, *frame) -> (*batch, T, features)``.
+
+        Entry t sees the frames before t only.
+        """
+        length, batch = self._time(y)
+        before = y.narrow(len(batch), 0, length - 1)  # the present is never visible
+        return self._run(self._codes(before, batch), None).summary
+
+    def initial_state(
+        self, batch_shape: torch.Size, *, history: Tensor | None = None
+    ) -> MemoryState:
+        """The summary for the frame after ``history`` ``(*batch, K, *frame_shape)``."""
+        if history is not None:
+            batch_shape = self._time(history)[1]
+        summary, hidden = self._run(self._codes(history, batch_shape), None)
+        return MemoryState(summary[..., -1, :], hidden)
+
+    def step(self, y: Tensor, state: MemoryState) -> MemoryState:
+        """The summary for the frame after ``y`` ``(*batch, *frame_shape)``."""
+        codes = self._encode(y).unsqueeze(-2)
+        summary, hidden = self._run(codes, state.hidden)
+        return MemoryState(summary[..., -1, :], hidden)
+
+    def _time(self, y: Tensor) -> tuple[int, torch.Size]:
+        dim = y.ndim - 1 - int(self.encoder.frame_dims)  # type: ignore[arg-type]
+        return y.shape[dim], y.shape[:dim]
+
+    def _encode(self, y: Tensor) -> Tensor:
+        codes: Tensor = self.encoder(y)
+        return codes.to(self.start.dtype)
+
+    def _codes(self, before: Tensor | None, batch: torch.Size) -> Tensor:
+        start = self.start.expand(*batch, 1, -1)
+        if before is None or not self._time(before)[0]:
+            return start
+        return torch.cat([start, self._encode(before)], -2)
+
+    def _run(self, codes: Tensor, hidden: tuple[Tensor, Tensor] | None) -> MemoryState:
+        if self.lstm is None:
+            return MemoryState(codes, None)
+        batch = codes.shape[:-2]
+        if hidden is not None:
+            batch = torch.broadcast_shapes(batch, hidden[0].shape[:-2])
+            hidden = tuple(_fold(h, batch) for h in hidden)  # type: ignore[assignment]
+        with torch.autocast(codes.device.type, enabled=False):
+            flat = codes.expand(*batch, *codes.shape[-2:]).reshape(-1, *codes.shape[-2:])
+            outputs, after = self.lstm(flat, hidden)
+        states = tuple(h.transpose(0, 1).reshape(*batch, 1, -1) for h in after)
+        return MemoryState(outputs.reshape(*batch, *outputs.shape[1:]), states)
+
+
+def _fold(state: Tensor, batch: torch.Size) -> Tensor:  # (*batch, 1, H) -> (1, N, H)
+    state = state.expand(*batch, *state.shape[-2:])
+    return state.reshape(-1, *state.shape[-2:]).transpose(0, 1).contiguous()

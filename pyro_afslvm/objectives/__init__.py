@@ -1,0 +1,17 @@
+"""Bounds on the evidence, term by term and as tight as one has time for."""
+
+from pyro_afslvm.distributions import kl_per_step, log_prob_per_step
+from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
+from pyro_afslvm.objectives.importance import Evidence, iwae
+from pyro_afslvm.objectives.terms import BoundTerms, bound_terms
+
+__all__ = [
+    "BoundTerms",
+    "Evidence",
+    "LatentScale",
+    "bound_terms",
+    "iwae",
+    "kl_per_step",
+    "log_prob_per_step",
+    "warmed_up",
+]

@@ -1,0 +1,65 @@
+"""Terms of the bound, step by step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro.poutine as poutine
+import torch
+from torch import Tensor
+
+from pyro_afslvm.distributions import log_prob_per_step
+
+
+class BoundTerms(NamedTuple):
+    """Terms of Eq. 20 for every scored frame, in nats, each ``(particles, batch, T)``."""
+
+    log_likelihood: Tensor  # log p(y_t | ...) - log det
+    kl: Tensor  # log q(z_t | ...) - log p(z_t | ...), at the sample
+
+    @property
+    def bound(self) -> Tensor:
+        """The integrand of the bound."""
+        return self.log_likelihood - self.kl
+
+
+def bound_terms(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    x: Tensor,
+    *,
+    num_particles: int = 1,
+    lengths: Tensor | None = None,
+) -> BoundTerms:
+    """Evaluate the terms of the bound with samples from the guide.
+
+    Args:
+        model: a Pyro program with sites ``x`` and, where it has latents, ``z``.
+        guide: a Pyro program with site ``z``; ``None`` for a model without latents, whose
+            terms are exact.
+        x: ``(batch, T, *frame_shape)``.
+        num_particles: samples from the guide.
+        lengths: ``(batch,)``.
+
+    Source: Marino et al., Eq. 20.
+    """
+    samples = [_terms(model, guide, x, lengths) for _ in range(num_particles if guide else 1)]
+    return BoundTerms(*(torch.stack(term) for term in zip(*samples, strict=True)))
+
+
+def _terms(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    x: Tensor,
+    lengths: Tensor | None,
+) -> BoundTerms:
+    if guide is None:
+        observed: Any = poutine.trace(model).get_trace(x, lengths=lengths).nodes["x"]
+        log_likelihood = log_prob_per_step(observed["fn"], observed["value"])
+        return BoundTerms(log_likelihood, torch.zeros_like(log_likelihood))
+    posterior = poutine.trace(guide).get_trace(x, lengths=lengths)
+    joint = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x, lengths=lengths)
+    q: Any = posterior.nodes["z"]
+    p: Any = joint.nodes["z"]
+    observed = joint.nodes["x"]
+    kl = log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
+    return BoundTerms(log_prob_per_step(observed["fn"], observed["value"]), kl)
