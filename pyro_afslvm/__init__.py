@@ -14,16 +14,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pyro_afslvm.flow import FlowModel as FlowModel
     from pyro_afslvm.guides import FilteringGuide as FilteringGuide
+    from pyro_afslvm.guides import IterativeGuide as IterativeGuide
     from pyro_afslvm.guides import SmoothingGuide as SmoothingGuide
+    from pyro_afslvm.memory import FrameMemory as FrameMemory
     from pyro_afslvm.pair import Pair as Pair
+    from pyro_afslvm.rollout import rollout as rollout
     from pyro_afslvm.slvm import SLVM as SLVM
+    from pyro_afslvm.streaming import StreamingFilter as StreamingFilter
     from pyro_afslvm.svi import fit as fit
     from pyro_afslvm.transforms import ConvConditioner as ConvConditioner
+    from pyro_afslvm.transforms import InverseAutoregressive as InverseAutoregressive
     from pyro_afslvm.transforms import LSTMConditioner as LSTMConditioner
     from pyro_afslvm.transforms import MLPConditioner as MLPConditioner
     from pyro_afslvm.transforms import TemporalAffine as TemporalAffine
     from pyro_afslvm.transforms import TemporalChain as TemporalChain
     from pyro_afslvm.transforms import TemporalDifference as TemporalDifference
+    from pyro_afslvm.transforms import TemporalHierarchy as TemporalHierarchy
 
 __version__ = "0.1.0"
 
@@ -31,15 +37,21 @@ _HOME = {
     "ConvConditioner": "transforms",
     "FilteringGuide": "guides",
     "FlowModel": "flow",
+    "FrameMemory": "memory",
+    "InverseAutoregressive": "transforms",
+    "IterativeGuide": "guides",
     "LSTMConditioner": "transforms",
     "MLPConditioner": "transforms",
     "Pair": "pair",
     "SLVM": "slvm",
     "SmoothingGuide": "guides",
+    "StreamingFilter": "streaming",
     "TemporalAffine": "transforms",
     "TemporalChain": "transforms",
     "TemporalDifference": "transforms",
+    "TemporalHierarchy": "transforms",
     "fit": "svi",
+    "rollout": "rollout",
 }
 __all__ = sorted(_HOME)
 

@@ -119,12 +119,21 @@ class FlowModel(nn.Module):
         )
         return compose(self.flow.condition(history=parts.history).levels(parts.values))[0]
 
+    def given(self, x: Tensor) -> Any:
+        """What the flow keeps of frames ``(batch, T, *frame_shape)``, each looked at once."""
+        return self.flow.initial_state(x.shape[:1], history=x)
+
     def initial_state(
-        self, batch_shape: torch.Size, *, x: Tensor | None = None, z: None = None
+        self, batch_shape: torch.Size, *, given: Any = None, z: Tensor | None = None
     ) -> Any:
-        """The state from which :meth:`step` gives the frame after ``x``."""
-        batch = batch_shape if x is None else x.shape[:1]
-        return self.flow.initial_state(batch, history=x)
+        """The state from which :meth:`step` gives the next frame.
+
+        Args:
+            batch_shape: of the frames to come.
+            given: what is kept of the frames before; ``None`` for the first frame of all.
+            z: the model has no latents.
+        """
+        return self.flow.initial_state(batch_shape) if given is None else given
 
     def step(self, noise: Tensor, state: Any) -> tuple[Simulated, Any]:
         """One frame, from N(0, I) noise ``(*batch, noise_size)``."""

@@ -5,12 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+Hidden = tuple[Tensor, Tensor]
+
 
 class MemoryState(NamedTuple):
     """Summary for the next frame, and what it was made from."""
 
     summary: Tensor  # (*batch, features)
-    hidden: tuple[Tensor, Tensor] | None  # of the LSTM, each (*batch, 1, hidden)
+    hidden: Hidden | None  # of the LSTM, each (*batch, 1, hidden)
 
 
 class FrameMemory(nn.Module):
@@ -49,17 +51,17 @@ class FrameMemory(nn.Module):
         Entry t sees the frames before t only.
         """
         length, batch = self._time(y)
-        before = y.narrow(len(batch), 0, length - 1)  # the present is never visible
-        return self._run(self._codes(before, batch), None).summary
+        return self._run(self._codes(y.narrow(len(batch), 0, length - 1), batch), None)[0]
 
-    def initial_state(
-        self, batch_shape: torch.Size, *, history: Tensor | None = None
-    ) -> MemoryState:
-        """The summary for the frame after ``history`` ``(*batch, K, *frame_shape)``."""
-        if history is not None:
-            batch_shape = self._time(history)[1]
-        summary, hidden = self._run(self._codes(history, batch_shape), None)
+    def initial_state(self, batch_shape: torch.Size) -> MemoryState:
+        """The summary for the first frame."""
+        summary, hidden = self._run(self._codes(None, batch_shape), None)
         return MemoryState(summary[..., -1, :], hidden)
+
+    def absorb(self, y: Tensor) -> tuple[Tensor, MemoryState]:
+        """As :meth:`forward`, with the summary for the frame after the last."""
+        summary, hidden = self._run(self._codes(y, self._time(y)[1]), None)
+        return summary[..., :-1, :], MemoryState(summary[..., -1, :], hidden)
 
     def step(self, y: Tensor, state: MemoryState) -> MemoryState:
         """The summary for the frame after ``y`` ``(*batch, *frame_shape)``."""
@@ -81,18 +83,18 @@ class FrameMemory(nn.Module):
             return start
         return torch.cat([start, self._encode(before)], -2)
 
-    def _run(self, codes: Tensor, hidden: tuple[Tensor, Tensor] | None) -> MemoryState:
+    def _run(self, codes: Tensor, hidden: Hidden | None) -> tuple[Tensor, Hidden | None]:
         if self.lstm is None:
-            return MemoryState(codes, None)
+            return codes, None
         batch = codes.shape[:-2]
         if hidden is not None:
             batch = torch.broadcast_shapes(batch, hidden[0].shape[:-2])
-            hidden = tuple(_fold(h, batch) for h in hidden)  # type: ignore[assignment]
+            hidden = _fold(hidden[0], batch), _fold(hidden[1], batch)
         with torch.autocast(codes.device.type, enabled=False):
             flat = codes.expand(*batch, *codes.shape[-2:]).reshape(-1, *codes.shape[-2:])
-            outputs, after = self.lstm(flat, hidden)
-        states = tuple(h.transpose(0, 1).reshape(*batch, 1, -1) for h in after)
-        return MemoryState(outputs.reshape(*batch, *outputs.shape[1:]), states)
+            outputs, (h, c) = self.lstm(flat, hidden)
+        h, c = (state.transpose(0, 1).reshape(*batch, 1, -1) for state in (h, c))
+        return outputs.reshape(*batch, *outputs.shape[1:]), (h, c)
 
 
 def _fold(state: Tensor, batch: torch.Size) -> Tensor:  # (*batch, 1, H) -> (1, N, H)

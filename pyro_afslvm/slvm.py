@@ -30,6 +30,14 @@ class SLVMState(NamedTuple):
     memory: MemoryState | None
 
 
+class GivenFrames(NamedTuple):
+    """What the parts of a model keep of frames that are given."""
+
+    flow: Any
+    memory: MemoryState | None
+    past: Tensor | None  # the memory's summary before each of them
+
+
 class StepLogProb(NamedTuple):
     """Log-probabilities of one step, in nats, each ``(*batch,)``."""
 
@@ -177,7 +185,7 @@ class SLVM(nn.Module):
             ``(*particles, batch, T - context_length, *frame_shape)``.
         """
         parts = self.split(x)
-        location: Tensor = self._decode(z, self._summary(parts))[0]
+        location: Tensor = self.decode(z, self._summary(parts))[0]
         if self.flow is None:
             return location
         transform = self.flow.condition(history=parts.history)
@@ -186,33 +194,38 @@ class SLVM(nn.Module):
 
     # one step after the other -----------------------------------------------------------
 
-    def initial_state(
-        self, batch_shape: torch.Size, *, x: Tensor | None = None, z: Tensor | None = None
-    ) -> SLVMState:
-        """The state from which :meth:`step` gives the frame after ``x``.
-
-        Args:
-            batch_shape: of the frames to come; ``x`` and ``z`` are broadcast to it.
-            x: ``(batch, T, *frame_shape)``.
-            z: its latents, ``(*particles, batch, T - context_length, latent_size)``.
-        """
+    def given(self, x: Tensor) -> GivenFrames:
+        """What the parts keep of frames ``(batch, T, *frame_shape)``, each looked at once."""
         flow = memory = past = None
         if self.memory is not None:
-            y = None if x is None else self.noise(self.split(x))
-            past = None if y is None else self.memory(y)
-            memory = self.memory.initial_state(batch_shape, history=y)
+            past, memory = self.memory.absorb(self.noise(self.split(x)))
         if self.flow is not None:
-            batch = batch_shape if x is None else x.shape[:1]
-            flow = self.flow.initial_state(batch, history=x)
-        prior = self.prior.initial_state(batch_shape, history=z, context=past)
-        return SLVMState(prior, flow, memory)
+            flow = self.flow.initial_state(x.shape[:1], history=x)
+        return GivenFrames(flow, memory, past)
+
+    def initial_state(
+        self, batch_shape: torch.Size, *, given: GivenFrames | None = None, z: Tensor | None = None
+    ) -> SLVMState:
+        """The state from which :meth:`step` gives the next frame.
+
+        Args:
+            batch_shape: of the frames to come, ``(*particles, batch)``.
+            given: what is kept of the frames before; ``None`` for the first frame of all.
+            z: their latents, ``(*batch_shape, T - context_length, latent_size)``.
+        """
+        if given is None:
+            flow = None if self.flow is None else self.flow.initial_state(batch_shape)
+            memory = None if self.memory is None else self.memory.initial_state(batch_shape)
+            given = GivenFrames(flow, memory, None)
+        prior = self.prior.initial_state(batch_shape, history=z, context=given.past)
+        return SLVMState(prior, given.flow, given.memory)
 
     def step(self, noise: Tensor, state: SLVMState) -> tuple[Simulated, SLVMState]:
         """Latents and frame of one step, from N(0, I) noise ``(*batch, noise_size)``."""
         of_z, of_y = noise.tensor_split((self.latent_size,), -1)
         past = None if state.memory is None else state.memory.summary
         z, _, prior = self.prior.step(of_z, state.prior, context=past)
-        location, scale = self._decode(z, past)
+        location, scale = self.decode(z, past)
         x = y = location + scale * of_y.unflatten(-1, self.frame_shape)
         flow = state.flow
         if self.flow is not None:
@@ -239,14 +252,14 @@ class SLVM(nn.Module):
         """log p(y_t, z_t | past) from the state of the prior, and its next state."""
         noise, log_scale, prior = self.prior.inverse_step(z, prior, context=past)
         of_z = standard_normal(noise.shape[-1:], noise).log_prob(noise) - log_scale.sum(-1)
-        emission = dist.Normal(*self._decode(z, past)).to_event(len(self.frame_shape))
+        emission = dist.Normal(*self.decode(z, past)).to_event(len(self.frame_shape))
         return StepLogProb(emission.log_prob(y), of_z), prior
 
     def _summary(self, parts: Split) -> Tensor | None:
         return None if self.memory is None else self.memory(self.noise(parts))
 
-    def _decode(self, z: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Location and scale of y."""
+    def decode(self, z: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Location and scale of y given z, and what is kept of the frames before."""
         if past is not None and self.decode_memory:
             z = torch.cat([z, past.to(z).expand(*z.shape[:-1], -1)], -1)
         location, scale = self.decoder(z)
@@ -261,7 +274,7 @@ class SLVM(nn.Module):
         mask: Tensor | None = None,
     ) -> dist.TorchDistribution:
         event = 1 + len(self.frame_shape)
-        y: dist.TorchDistribution = dist.Normal(*self._decode(z, past)).to_event(event)
+        y: dist.TorchDistribution = dist.Normal(*self.decode(z, past)).to_event(event)
         if self.flow is None:
             return masked(y, mask)
         return across_time(y, self.flow.condition(history=history, mask=mask))
@@ -275,7 +288,8 @@ class SLVM(nn.Module):
         """Latents and frames in turn, where the latents wait for the frames before."""
         like = next(self.parameters()) if z is None else z
         noise = pyro.sample("noise_future", standard_normal((horizon, self.noise_size), like))
-        state = self.initial_state(noise.shape[:-2], x=x, z=z)
+        given = None if x is None else self.given(x)
+        state = self.initial_state(noise.shape[:-2], given=given, z=z)
         future = simulate(self, noise, state)
         pyro.deterministic("z_future", cast(Tensor, future.z), event_dim=2)
         frames: Tensor = pyro.deterministic(

@@ -71,6 +71,7 @@ class _State(NamedTuple):
 
     prior: Any
     past: Tensor | None
+    batch: tuple[int, ...]
 
 
 class _IterativeConditioner(Conditioner):
@@ -114,13 +115,13 @@ class _IterativeConditioner(Conditioner):
         context: Tensor | None = None,
     ) -> _State:
         if history is None:
-            return _State(self.model.prior.initial_state(batch_shape), None)
+            return _State(self.model.prior.initial_state(batch_shape), None, batch_shape)
         past = self._past(context)
         absorbed = history[..., :-1, :] if history.shape[-2] > 1 else None
         prior = self.model.prior.initial_state(
             batch_shape, history=absorbed, context=None if past is None else past[..., :-1, :]
         )
-        return _State(prior, None if past is None else past[..., -1, :])
+        return _State(prior, None if past is None else past[..., -1, :], batch_shape)
 
     def step(
         self, previous: Tensor | None, state: _State, *, context: Tensor | None = None
@@ -132,15 +133,16 @@ class _IterativeConditioner(Conditioner):
         prior = state.prior
         if previous is not None:
             prior = model.prior.inverse_step(previous, prior, context=state.past)[2]
-        batch = context.shape[:-1] if previous is None else previous.shape[:-1]
-        zeros = y.new_zeros(*torch.broadcast_shapes(batch, context.shape[:-1]), model.latent_size)
+        batch = torch.broadcast_shapes(state.batch, context.shape[:-1])
+        zeros = y.new_zeros(*batch, model.latent_size)
         shift, log_scale, _ = model.prior.step(zeros, prior, context=past)
         # the model stands still while its posterior is searched
         current = AffineParameters(shift.detach(), log_scale.detach().expand_as(shift))
         for noise in noises:
             gradient = self._gradient(current, noise, y, prior, past)
             current = self._updated(current, gradient)
-        return current, _State(prior, past)
+        held = None if past is None else past.expand(*batch, past.shape[-1])
+        return current, _State(prior, held, batch)
 
     def _updated(self, now: AffineParameters, gradient: AffineParameters) -> AffineParameters:
         inputs = [p.detach() for p in (*now, *gradient)]

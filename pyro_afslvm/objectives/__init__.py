@@ -3,15 +3,18 @@
 from pyro_afslvm.distributions import kl_per_step, log_prob_per_step
 from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
 from pyro_afslvm.objectives.importance import Evidence, iwae
+from pyro_afslvm.objectives.smc import ParticleEvidence, smc
 from pyro_afslvm.objectives.terms import BoundTerms, bound_terms
 
 __all__ = [
     "BoundTerms",
     "Evidence",
     "LatentScale",
+    "ParticleEvidence",
     "bound_terms",
     "iwae",
     "kl_per_step",
     "log_prob_per_step",
+    "smc",
     "warmed_up",
 ]

@@ -1,0 +1,223 @@
+"""The sequential Monte Carlo bound, and the particle filter behind it."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_afslvm.guides import ForwardGuide
+from pyro_afslvm.slvm import SLVM
+from pyro_afslvm.transforms import ConditionedTemporalTransform
+from pyro_afslvm.trees import map_tensors
+
+
+class ParticleEvidence(NamedTuple):
+    """What a particle filter says of each sequence, in nats and float64."""
+
+    log_evidence: Tensor  # (batch,)
+    log_likelihood: Tensor  # log p(x_t | x_<t) of each scored frame, (batch, T)
+    effective_sizes: Tensor  # of the particles after each frame, 1..K, (batch, T)
+
+
+class Particles(NamedTuple):
+    """Weighted latents of a filter, and what model and guide keep of the past."""
+
+    log_weights: Tensor  # normalized over particles, (K, batch)
+    prior: Any
+    posterior: Any
+
+
+class Filtered(NamedTuple):
+    """One step of a filter."""
+
+    z: Tensor  # (K, batch, latent_size), before any resampling
+    log_weights: Tensor  # of these, normalized, (K, batch)
+    log_likelihood: Tensor  # log p(y_t | y_<t) estimated, (batch,)
+    effective_size: Tensor  # (batch,)
+
+
+def smc(
+    model: SLVM,
+    guide: ForwardGuide,
+    x: Tensor,
+    *,
+    num_particles: int = 64,
+    resample_below: float = 0.5,
+    lengths: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> ParticleEvidence:
+    r"""Particle filter with the guide as proposal: its evidence is unbiased, its log a bound.
+
+    .. math:: \log p(x) \ge E \sum_t \log \sum_k W_{t-1}^k w_t^k, \qquad w_t^k =
+        \frac{p(x_t \mid x_{<t}, z_{\le t}^k) \, p(z_t^k \mid x_{<t}, z_{<t}^k)}
+        {q(z_t^k \mid x, z_{<t}^k)}
+
+    Particles are resampled (systematically, each sequence for itself) where their effective
+    number has fallen. A filtering guide makes it a filter; with a smoothing guide the proposal
+    looks ahead, and the bound holds all the same. It can be maximised: the gradient leaves out
+    that of the choice of ancestors, as is usual.
+
+    Args:
+        model: the model.
+        guide: a guide that samples forward in time.
+        x: ``(batch, T, *frame_shape)``.
+        num_particles: K; memory grows with it.
+        resample_below: effective particles over K below which they are resampled; 0 never
+            does, which is importance sampling, 1 always does.
+        lengths: ``(batch,)``.
+        generator: of the proposals' noise and of resampling, on the device of ``x``.
+
+    Raises:
+        TypeError: for a model without latents, or a guide without steps.
+        ValueError: for no particles, or a threshold outside of 0..1.
+
+    Source: Maddison et al., *Filtering Variational Objectives*, arXiv:1705.09279; Doucet and
+    Johansen, *A Tutorial on Particle Filtering and Smoothing*.
+    """
+    check_filter(model, guide, num_particles, resample_below)
+    parts = model.split(x, lengths)
+    y, context = model.noise(parts), guide.context(parts)
+    past = None if model.memory is None else model.memory(y)
+    log_det = _log_det(model, parts.history, parts.values, parts.mask)
+    particles = start(model, guide, num_particles, parts.batch, like=y)
+    found = []
+    for t in range(y.shape[1]):
+        alive = None if parts.mask is None else parts.mask[:, t]
+        noise = draw(model, num_particles, y[:, t], generator)
+        filtered, particles = advance(
+            model, guide, particles, y[:, t], context[:, t], _at(past, t), noise, alive=alive
+        )
+        particles = resample(particles, filtered, resample_below, generator, alive=alive)
+        found.append((filtered.log_likelihood - log_det[:, t], filtered.effective_size))
+    log_likelihood, sizes = (torch.stack(each, 1) for each in zip(*found, strict=True))
+    return ParticleEvidence(log_likelihood.sum(1), log_likelihood, sizes)
+
+
+def start(model: SLVM, guide: ForwardGuide, size: int, batch: int, *, like: Tensor) -> Particles:
+    """Equally weighted particles before the first frame."""
+    shape = torch.Size((size, batch))
+    weights = torch.full(shape, -math.log(size), dtype=torch.float64, device=like.device)
+    prior = model.prior.initial_state(shape)
+    return Particles(weights, prior, guide.initial_state(shape))
+
+
+def draw(model: SLVM, size: int, y: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Noise of one step's proposals, ``(K, batch, latent_size)``."""
+    shape = (size, len(y), model.latent_size)
+    return torch.randn(shape, generator=generator, dtype=y.dtype, device=y.device)
+
+
+def advance(
+    model: SLVM,
+    guide: ForwardGuide,
+    particles: Particles,
+    y: Tensor,
+    context: Tensor,
+    past: Tensor | None,
+    noise: Tensor,
+    *,
+    alive: Tensor | None = None,
+) -> tuple[Filtered, Particles]:
+    """Propose the latents of one frame and weigh them.
+
+    Args:
+        model: the model.
+        guide: the proposal.
+        particles: before this frame.
+        y: the noise behind the frame, ``(batch, *frame_shape)``.
+        context: of the guide, ``(batch, features)``.
+        past: the model's summary of the frames before, where it has a memory.
+        noise: from :func:`draw`.
+        alive: ``(batch,)``, false where the sequence has ended.
+    """
+    z, log_q, posterior = guide.step(noise, particles.posterior, context=context)
+    log_p, prior = model.log_prob_step(y, z, particles.prior, past)
+    log_ratio = (log_p.y + log_p.z - log_q).double()
+    if alive is not None:
+        log_ratio = log_ratio.masked_fill(~alive, 0.0)
+    unnormalized = particles.log_weights + log_ratio
+    log_likelihood = unnormalized.logsumexp(0)
+    log_weights = unnormalized - log_likelihood
+    effective = (-(2 * log_weights).logsumexp(0)).exp()
+    filtered = Filtered(z, log_weights, log_likelihood, effective)
+    return filtered, Particles(log_weights, prior, posterior)
+
+
+def resample(
+    particles: Particles,
+    filtered: Filtered,
+    below: float,
+    generator: torch.Generator | None,
+    *,
+    alive: Tensor | None = None,
+) -> Particles:
+    """Systematic resampling of the sequences whose particles have become few."""
+    size = particles.log_weights.shape[0]
+    few = (
+        filtered.effective_size < below * size if below < 1 else filtered.effective_size < math.inf
+    )
+    if alive is not None:
+        few = few & alive
+    if size == 1 or not below:
+        return particles
+    ancestors = systematic(particles.log_weights, generator)
+    itself = torch.arange(size, device=ancestors.device)[:, None]
+    chosen = torch.where(few, ancestors, itself)
+    sequence = torch.arange(chosen.shape[1], device=chosen.device)
+
+    def inherit(leaf: Tensor) -> Tensor:
+        return leaf[chosen, sequence]
+
+    equal = torch.full_like(particles.log_weights, -math.log(size))
+    return Particles(
+        torch.where(few, equal, particles.log_weights),
+        map_tensors(inherit, particles.prior),
+        map_tensors(inherit, particles.posterior),
+    )
+
+
+def systematic(log_weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Ancestors ``(K, batch)``: each particle has K times its weight of them, up to one.
+
+    Source: Carpenter, Clifford, Fearnhead, *Improved particle filter for nonlinear problems*.
+
+    >>> systematic(torch.tensor([[0.5], [0.25], [0.25], [0.0]]).log()).flatten().tolist()
+    [0, 0, 1, 2]
+    """
+    size, batch = log_weights.shape
+    shift = torch.rand(batch, 1, generator=generator, device=log_weights.device).double()
+    places = (torch.arange(size, device=shift.device) + shift) / size  # (batch, K)
+    edges = log_weights.detach().double().exp().cumsum(0).T.contiguous()
+    edges = edges / edges[:, -1:]
+    return torch.searchsorted(edges, places, right=True).clamp(max=size - 1).T
+
+
+def check_filter(model: Any, guide: Any, num_particles: int, resample_below: float) -> None:
+    """Refuse what has no steps to filter by."""
+    if not isinstance(model, SLVM) or not isinstance(guide, ForwardGuide):
+        raise TypeError(
+            "a particle filter needs an SLVM and a guide that samples forward in time, got "
+            f"{type(model).__name__} and {type(guide).__name__}"
+        )
+    if guide.model.latent_size != model.latent_size:
+        raise ValueError(
+            f"the guide is of {guide.model.latent_size} latents, the model of {model.latent_size}"
+        )
+    if num_particles < 1:
+        raise ValueError(f"expected at least 1 particle, got {num_particles}")
+    if not 0 <= resample_below <= 1:
+        raise ValueError(f"resample_below must lie in 0..1, got {resample_below:g}")
+
+
+def _log_det(
+    model: SLVM, history: Tensor | None, values: Tensor, mask: Tensor | None
+) -> Tensor:  # (batch, T)
+    if model.flow is None:
+        return values.new_zeros(values.shape[:2], dtype=torch.float64)
+    transform: ConditionedTemporalTransform = model.flow.condition(history=history, mask=mask)
+    return transform.log_scale(values).flatten(2).sum(-1).double()
+
+
+def _at(past: Tensor | None, t: int) -> Tensor | None:
+    return None if past is None else past[:, t]
