@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,6 +62,58 @@ def test_scalar_frames_and_large_offsets() -> None:
     x = autoregressive(0.5, (5000,), 20)
     assert temporal_correlation(x) == pytest.approx(0.5, abs=0.02)
     assert temporal_correlation(x.double() + 1e6) == pytest.approx(0.5, abs=0.02)
+
+
+def ragged() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.rand(6, 5, 1, 2, 2, dtype=torch.float64), torch.tensor([5, 2, 1, 4, 5, 3])
+
+
+def test_ragged_is_the_formula_on_frames_that_count() -> None:
+    x, lengths = ragged()
+    ratios = []
+    for pixel in x.flatten(2).unbind(-1):
+        sequences = [s[:n] for s, n in zip(pixel, lengths.tolist(), strict=True)]
+        mean, variance = torch.cat(sequences).mean(), torch.cat(sequences).var(correction=0)
+        products = [(s[:-1] - mean) * (s[1:] - mean) for s in sequences]
+        ratios.append(torch.cat(products).mean() / variance)
+    expected = torch.stack(ratios).mean().item()
+    assert temporal_correlation(x, lengths) == pytest.approx(expected, rel=1e-12)
+    assert temporal_correlation(x) != pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("padding", [0.0, 1e30, math.nan, math.inf])
+def test_padding_adds_nothing(padding: float) -> None:
+    x, lengths = ragged()
+    padded = torch.where((torch.arange(5) < lengths[:, None])[..., None, None, None], x, padding)
+    assert temporal_correlation(padded, lengths) == temporal_correlation(x, lengths)
+
+
+def test_full_lengths_and_arrays_change_nothing() -> None:
+    x, _ = ragged()
+    assert temporal_correlation(x, torch.full((6,), 5)) == temporal_correlation(x)
+    assert temporal_correlation(x.numpy(), np.full(6, 5)) == temporal_correlation(x)
+
+
+def test_pixel_that_moves_only_in_the_padding_is_left_out() -> None:
+    x, lengths = ragged()
+    still = torch.where((torch.arange(5) < lengths[:, None])[..., None], 0.3, torch.rand(6, 5, 1))
+    both = torch.cat([x.flatten(2), still], -1)
+    assert temporal_correlation(both, lengths) == temporal_correlation(x, lengths)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        (torch.tensor([5, 6]), r"lengths must lie in 1\.\.5, got 5\.\.6"),
+        (torch.tensor([5, 0]), r"lengths must lie in 1\.\.5, got 0\.\.5"),
+        (torch.tensor([5]), "expected 2 whole lengths"),
+        (torch.tensor([5.0, 5.0]), "expected 2 whole lengths"),
+        (torch.tensor([1, 1]), "at least 2 frames, got lengths of at most 1"),
+    ],
+)
+def test_lengths_that_do_not_fit(lengths: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        temporal_correlation(torch.rand(2, 5, 3), lengths)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (4, 1), (0, 5), (4, 1, 3, 3)])

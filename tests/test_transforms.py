@@ -736,14 +736,15 @@ def test_a_step_of_a_chain_encodes_one_frame_a_part(name: str) -> None:
     transform = case.make()
     history = case.frames(1, transform.reach)
     state = transform.initial_state(torch.Size([1]), history=history)
-    for _ in range(5):
+    for t in range(5):
         noise = case.frames(1)
         counters = [calls(conditioner.encoder) for conditioner in networks(transform)]
         entered = [counter.__enter__() for counter in counters]
         *_, state = transform.step(noise, state)
         for counter in counters:
             counter.__exit__(None, None, None)
-        assert [(seen.count, seen.frames) for seen in entered] == [(1, 1)] * len(entered)
+        codes = [(seen.count, seen.frames) for seen in entered]
+        assert codes == [(1, 1) if t else (0, 0)] * len(entered)  # the history's are there
 
 
 # random lengths, windows and splits -----------------------------------------------------

@@ -57,13 +57,23 @@ def iwae(
     return Evidence(log_evidence, spread / math.sqrt(num_particles))
 
 
-def _log_weights(
+class Traces(NamedTuple):
+    """Particles of a guide, and the model that is given them."""
+
+    guide: poutine.Trace
+    model: poutine.Trace
+
+
+def particle_traces(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     x: Tensor,
+    *,
     size: int,
-    lengths: Tensor | None,
-) -> Tensor:  # (size, batch)
+    lengths: Tensor | None = None,
+) -> Traces:
+    """Run guide and model once, with ``size`` particles in a plate at dimension -2."""
+
     def particles(program: Callable[..., Any]) -> Callable[..., Any]:
         def many(*arguments: Any, **options: Any) -> Any:
             with pyro.plate("particles", size, dim=-2):
@@ -73,13 +83,31 @@ def _log_weights(
 
     q = poutine.trace(particles(guide)).get_trace(x, lengths=lengths)
     p = poutine.trace(poutine.replay(particles(model), trace=q)).get_trace(x, lengths=lengths)
-    return _log_prob(p) - _log_prob(q)
+    return Traces(q, p)
 
 
-def _log_prob(trace: poutine.Trace) -> Tensor:
-    """Log-density of all sites of each particle and sequence."""
+def log_density(trace: poutine.Trace, like: Tensor) -> Tensor:
+    """Log-density of all sites of each particle and sequence, ``(particles, batch)``, float64.
+
+    Args:
+        trace: from :func:`particle_traces`.
+        like: gives the device of what has no sites.
+    """
     trace.compute_log_prob()
     sites: list[Any] = [trace.nodes[name] for name in trace.stochastic_nodes]
     sites += [trace.nodes[name] for name in trace.observation_nodes]
-    total: Tensor = sum(site["log_prob"].double() for site in sites)
+    nothing = like.new_zeros(1, 1, dtype=torch.float64)
+    total: Tensor = sum((site["log_prob"].double() for site in sites), nothing)
     return total
+
+
+def _log_weights(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Tensor,
+    size: int,
+    lengths: Tensor | None,
+) -> Tensor:  # (size, batch)
+    traces = particle_traces(model, guide, x, size=size, lengths=lengths)
+    difference = log_density(traces.model, x) - log_density(traces.guide, x)
+    return difference.expand(size, len(x))

@@ -70,7 +70,7 @@ class Conditioner(nn.Module, ABC):
         history: Tensor | None = None,
         context: Tensor | None = None,
     ) -> Any:
-        """State that has absorbed the history but for its last frame."""
+        """State that has absorbed the history, with or without its last frame."""
 
     @abstractmethod
     def step(

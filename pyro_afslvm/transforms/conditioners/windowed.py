@@ -72,18 +72,15 @@ class WindowedConditioner(Conditioner):
         history: Tensor | None = None,
         context: Tensor | None = None,
     ) -> Ring:
-        dim = -1 - self.frame_dims
-        recent = self._recent(history)
-        if self.window == 1:
-            return ()
-        return self._encode(recent.narrow(dim, 0, self.window - 1)).unbind(dim)
+        return self._encode(self._recent(history)).unbind(-1 - self.frame_dims)
 
     def step(
         self, previous: Tensor | None, state: Ring, *, context: Tensor | None = None
     ) -> tuple[AffineParameters, Ring]:
         if previous is None:
             raise ValueError(f"a window of {self.window} frames needs them before the first step")
-        ring = (*state, self._encode(previous))
+        # after the history its last frame is among the codes: however many futures share it
+        ring = state if len(state) == self.window else (*state, self._encode(previous))
         batch = torch.broadcast_shapes(*(code.shape for code in ring))
         parameters = self._fuse([code.expand(batch) for code in ring])
         return self._finish(*parameters, previous), ring[1:]

@@ -1,0 +1,7 @@
+"""Numbers that describe sequences, and numbers that judge forecasts of them."""
+
+from pyro_afslvm.metrics.forecasts import coverage, crps, forecast_scores
+from pyro_afslvm.metrics.images import psnr, ssim
+from pyro_afslvm.metrics.temporal import temporal_correlation
+
+__all__ = ["coverage", "crps", "forecast_scores", "psnr", "ssim", "temporal_correlation"]

@@ -1,0 +1,159 @@
+"""How good forecasts are that come as samples."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyro_afslvm.metrics.arguments import Array, forecasts, mean_over_pixels
+from pyro_afslvm.metrics.images import BORDER, psnr, ssim
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def crps(samples: Array, truth: Array, *, lengths: Array | None = None) -> Tensor:
+    r"""Continuous ranked probability score of each frame, averaged over its pixels.
+
+    .. math:: E|X - y| - \tfrac{1}{2} E|X - X'|
+
+    in its unbiased form, where X and X' are never the same sample, by sorting. Lower is
+    better; in the units of the frames. Unbiased, it may come out below zero.
+
+    Arguments:
+        samples: Futures (S, N, H, \*frame), at least two of each.
+        truth: What came true, (N, H, \*frame).
+        lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
+
+    Returns:
+        (N, H) in float64; NaN where a frame does not count.
+
+    Raises:
+        ValueError: Shapes do not fit, there are fewer than two samples, a length is out of
+            range, or a frame that counts holds NaN or Inf.
+
+    Source: Gneiting, Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*,
+    Eq. 21.
+
+    Example:
+        >>> import torch
+        >>> crps(torch.tensor([[[0.0]], [[1.0]]]), torch.tensor([[3.0]]))
+        tensor([[2.]], dtype=torch.float64)
+    """
+    return mean_over_pixels(_crps, forecasts(samples, truth, lengths, at_least=2))
+
+
+def coverage(
+    samples: Array,
+    truth: Array,
+    *,
+    level: float | Sequence[float] = 0.9,
+    lengths: Array | None = None,
+) -> Tensor:
+    r"""Fraction of each frame's pixels inside the central interval of the samples.
+
+    The interval lies between the quantiles :math:`(1 \mp level) / 2` of the samples,
+    interpolated linearly, its ends included. Of a calibrated forecast it holds about
+    ``level (S - 1) / (S + 1)`` of the pixels, and more where pixels do not vary.
+
+    Arguments:
+        samples: Futures (S, N, H, \*frame), at least two of each.
+        truth: What came true, (N, H, \*frame).
+        level: Nominal probability of the interval, or several.
+        lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
+
+    Returns:
+        (N, H) in float64, or (levels, N, H) for several; NaN where a frame does not count.
+
+    Raises:
+        ValueError: As for :func:`crps`, or a level is not between 0 and 1.
+
+    Example:
+        >>> import torch
+        >>> samples = torch.arange(11.0).reshape(11, 1, 1)
+        >>> coverage(samples, torch.tensor([[7.0]]), level=[0.3, 0.5]).flatten()
+        tensor([0., 1.], dtype=torch.float64)
+    """
+    several = not isinstance(level, float)
+    levels = torch.as_tensor(level, dtype=torch.float64).reshape(-1)
+    if not len(levels) or not ((levels > 0) & (levels < 1)).all():
+        raise ValueError(f"expected levels between 0 and 1, got {level}")
+    given = forecasts(samples, truth, lengths, at_least=2)
+    tails = ((1 - levels) / 2).to(given.samples.device)
+
+    def inside(samples: Tensor, truth: Tensor) -> Tensor:
+        low, high = (samples.quantile(q, 0) for q in (tails, 1 - tails))
+        return ((low <= truth) & (truth <= high)).double()
+
+    found = mean_over_pixels(inside, given, kinds=(len(levels),))
+    return found if several else found[0]
+
+
+def forecast_scores(
+    samples: Array,
+    truth: Array,
+    *,
+    lengths: Array | None = None,
+    levels: Sequence[float] = (0.5, 0.9),
+) -> "xr.Dataset":
+    r"""All scores of forecasts, for each future frame.
+
+    Arguments:
+        samples: Futures (S, N, H, \*frame), at least two of each.
+        truth: What came true, (N, H, \*frame).
+        lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
+        levels: Nominal probabilities of the central intervals.
+
+    Returns:
+        ``crps``, of video ``psnr`` and (of frames of at least 6 × 6 pixels) ``ssim`` of the
+        best sample, with dims ``(sequence, time_future)``; ``coverage`` with
+        ``(level, sequence, time_future)``. NaN where a frame does not count, so that
+        ``scores.mean("sequence")`` is over those that do.
+
+    Raises:
+        ValueError: As for :func:`crps` and :func:`coverage`.
+
+    Example:
+        >>> import torch
+        >>> scores = forecast_scores(torch.rand(5, 2, 3, 1, 8, 8), torch.rand(2, 3, 1, 8, 8))
+        >>> sorted(scores)
+        ['coverage', 'crps', 'psnr', 'ssim']
+        >>> dict(scores.sizes)
+        {'sequence': 2, 'time_future': 3, 'level': 2}
+    """
+    import xarray as xr
+
+    frame_shape = tuple(truth.shape[2:])
+    scores = {"crps": crps(samples, truth, lengths=lengths)}
+    if len(frame_shape) == 3:
+        scores["psnr"] = psnr(samples, truth, lengths=lengths)
+        if min(frame_shape[1:]) > BORDER:
+            scores["ssim"] = ssim(samples, truth, lengths=lengths)
+    dims = ("sequence", "time_future")
+    inside = coverage(samples, truth, level=list(levels), lengths=lengths)
+    return xr.Dataset(
+        {name: (dims, score.cpu().numpy(), _ATTRIBUTES[name]) for name, score in scores.items()}
+        | {"coverage": (("level", *dims), inside.cpu().numpy(), _ATTRIBUTES["coverage"])},
+        coords={
+            "sequence": range(truth.shape[0]),
+            "time_future": ("time_future", range(1, truth.shape[1] + 1), {"units": "frame"}),
+            "level": list(levels),
+        },
+        attrs={"num_samples": len(samples)},
+    )
+
+
+def _crps(samples: Tensor, truth: Tensor) -> Tensor:  # (S, F, P), (F, P) -> (F, P)
+    size = len(samples)
+    errors = (samples - truth).movedim(0, -1).sort(-1).values
+    ranks = torch.arange(1 - size, size, 2, dtype=errors.dtype, device=errors.device)
+    return errors.abs().mean(-1) - errors @ ranks / (size * (size - 1))
+
+
+_ATTRIBUTES = {
+    "crps": {"long_name": "continuous ranked probability score", "units": "1"},
+    "psnr": {"long_name": "peak signal-to-noise ratio of the best sample", "units": "dB"},
+    "ssim": {"long_name": "structural similarity of the best sample", "units": "1"},
+    "coverage": {"long_name": "fraction inside the central interval", "units": "1"},
+}

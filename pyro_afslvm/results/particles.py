@@ -1,0 +1,147 @@
+"""Draws of the latents with what is known of each, and futures that follow them."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from pyro.infer import Predictive
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from pyro_afslvm.objectives import log_prob_per_step
+from pyro_afslvm.objectives.importance import log_density, particle_traces
+from pyro_afslvm.svi import no_guide
+
+Program = Callable[..., Any]
+
+
+class Draws(NamedTuple):
+    """Draws from the guide, their log-densities in nats, in float64."""
+
+    latents: dict[str, Tensor]  # site: (draws, batch, T, size)
+    step: Tensor  # log p(x_t | x_<t, z), (draws, batch, T)
+    log_joint: Tensor  # log p(x, z), (draws, batch)
+    log_q: Tensor  # log q(z | x), (draws, batch)
+
+
+class Evidence(NamedTuple):
+    """Estimates of log p(x) of each sequence from all particles of all draws."""
+
+    log_evidence: Tensor  # (batch,)
+    error: Tensor  # standard error by the delta method, (batch,)
+    others: Tensor  # from the particles of the other draws, (draws, batch)
+
+
+@contextmanager
+def evaluating(*programs: Program | None) -> Iterator[None]:
+    """No gradients and evaluation mode, so that nothing that is learned moves."""
+    modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def draw(
+    model: Program,
+    guide: Program | None,
+    x: Tensor,
+    *,
+    num_draws: int,
+    chunk: int,
+    lengths: Tensor | None,
+) -> Draws:
+    """Draw latents and weigh them, ``chunk`` at a time, kept on the CPU.
+
+    Without a guide there is nothing to draw: the exact terms are repeated.
+    """
+    if guide is None:
+        exact = _draw(model, no_guide, x, 1, lengths)
+        terms = (term.expand(num_draws, *term.shape[1:]) for term in exact[1:])
+        return Draws({}, *terms)
+    parts = [_draw(model, guide, x, size, lengths) for size in _sizes(num_draws, chunk)]
+    latents = {site: torch.cat([part.latents[site] for part in parts]) for site in parts[0].latents}
+    return Draws(latents, *(torch.cat(terms) for terms in list(zip(*parts, strict=True))[1:]))
+
+
+def weights(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_draws: int,
+    chunk: int,
+    lengths: Tensor | None,
+) -> Tensor:
+    """log p(x, z) - log q(z | x) of further draws: ``(draws, batch)``."""
+    parts = (_draw(model, guide, x, size, lengths) for size in _sizes(num_draws, chunk))
+    return torch.cat([part.log_joint - part.log_q for part in parts])
+
+
+def evidence(*rounds: Tensor) -> Evidence:
+    """Estimates from log-weights ``(draws, batch)``, one round for each particle of a draw."""
+    log_weights = torch.stack(rounds)
+    particles, draws = log_weights.shape[:2]
+    flat = log_weights.flatten(0, 1)
+    pooled = flat.logsumexp(0) - math.log(len(flat))
+    relative = (flat - pooled).exp()
+    spread = relative.std(0) if len(flat) > 1 else torch.full_like(pooled, math.nan)
+    own = log_weights.logsumexp(0)
+    others = own if draws == 1 else _sum_of_others(own)
+    count = particles * max(1, draws - 1)
+    return Evidence(pooled, spread / math.sqrt(len(flat)), others - math.log(count))
+
+
+def futures(
+    model: Program,
+    latents: Mapping[str, Tensor],
+    x: Tensor,
+    *,
+    horizon: int,
+    chunk: int,
+    num_draws: int,
+) -> Tensor:
+    """Frames that follow ``x`` and draws of its latents: ``(draws, batch, horizon, *frame)``."""
+    parts, start = [], 0
+    for size in _sizes(num_draws, chunk):
+        given = {site: z[start : start + size].to(x.device) for site, z in latents.items()}
+        options: dict[str, Any] = {"posterior_samples": given} if given else {"num_samples": size}
+        program = Predictive(model, parallel=True, return_sites=("x_future",), **options)
+        frames = program(x, horizon=horizon)["x_future"]
+        parts.append(frames.reshape(size, len(x), horizon, *x.shape[2:]).cpu())
+        start += size
+    return torch.cat(parts)
+
+
+def _sum_of_others(logs: Tensor) -> Tensor:
+    """Log of the sum over all entries but each, along the first dimension, without cancelling."""
+    nothing = torch.full_like(logs[:1], -math.inf)
+    before = torch.cat([nothing, logs.logcumsumexp(0)[:-1]])
+    after = torch.cat([logs.flip(0).logcumsumexp(0).flip(0)[1:], nothing])
+    return torch.logaddexp(before, after)
+
+
+def _sizes(total: int, chunk: int) -> list[int]:
+    return [min(chunk, total - done) for done in range(0, total, chunk)]
+
+
+def _draw(model: Program, guide: Program, x: Tensor, size: int, lengths: Tensor | None) -> Draws:
+    q, p = particle_traces(model, guide, x, size=size, lengths=lengths)
+    sites: dict[str, Any] = {
+        name: q.nodes[name] for name in q.stochastic_nodes if not site_is_subsample(q.nodes[name])
+    }
+    observed: Any = p.nodes["x"]
+    step = log_prob_per_step(observed["fn"], observed["value"])
+    return Draws(
+        {name: site["value"].cpu() for name, site in sites.items()},
+        step.expand(size, *step.shape[-2:]).double().cpu(),
+        log_density(p, x).expand(size, len(x)).cpu(),
+        log_density(q, x).expand(size, len(x)).cpu(),
+    )

@@ -1,0 +1,293 @@
+"""What inference finds, as one tree of labelled arrays."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyro_afslvm.data import Protocol
+    from pyro_afslvm.results.particles import Draws, Evidence
+
+FORMAT = 1
+GROUPS = (
+    "posterior",
+    "posterior_predictive",
+    "log_likelihood",
+    "sample_stats",
+    "observed_data",
+    "constant_data",
+)
+FRAME_DIMS = {1: ("feature",), 3: ("channel", "height", "width")}
+
+Array = np.ndarray[Any, Any]
+
+
+def infer(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    x: "Tensor",
+    *,
+    num_samples: int = 100,
+    num_particles: int = 1,
+    horizon: int = 0,
+    lengths: "Tensor | None" = None,
+    protocol: "Protocol | None" = None,
+    chunk: int = 1,
+) -> xr.DataTree:
+    r"""Posterior, evidence and forecasts of every sequence, in the groups of ArviZ.
+
+    ``posterior``
+        ``z``, draws from the guide (chain, draw, sequence, time, latent); no such group
+        without a guide.
+    ``posterior_predictive``
+        ``x_future`` (chain, draw, sequence, time_future, ...), each draw following that draw
+        of z; only with a horizon. Where a sequence ends earlier, its future does too.
+    ``log_likelihood``
+        ``x`` (chain, draw, sequence): the marginal :math:`\log p(x_n)`, latents integrated
+        out, from the importance weights of the particles of all *other* draws,
+
+        .. math:: \log \frac{1}{(S - 1) K} \sum_{s' \ne s} \sum_k
+            \frac{p(x_n, z_{s'k})}{q(z_{s'k} \mid x_n)}
+
+        and ``x_step`` (chain, draw, sequence, time): :math:`\log p(x_t \mid x_{<t}, z)` of
+        each draw's latents.
+    ``sample_stats``
+        of each draw ``lp`` = log p(x, z), ``log_q`` = log q(z | x), ``bound``, their
+        difference; of each sequence ``log_evidence``, the bound with all S K particles, and
+        ``log_evidence_error``, its standard error.
+    ``observed_data``, ``constant_data``
+        the scored frames ``x``; the frames given, ``lengths`` and the ``mask`` of those
+        that count.
+
+    What ``az.loo`` makes of it: the parameters are fixed and each sequence has latents of its
+    own, so what is left out with a sequence is the sequence with its latents, and its
+    predictive density is the marginal :math:`p(x_n)`. The density given draws of z would
+    score each sequence by latents that were inferred from that same sequence. Every draw's
+    ``x`` is in expectation a lower bound of log p(x_n), and ``elpd_loo`` sums their smoothed
+    harmonic means: at most their averages, and where k is good ``log_evidence``. So models are
+    compared by the evidence of ``x``, which should be test data; a poor guide counts against
+    its model. ``p_loo`` is then near zero, for no parameter was inferred from ``x``. Pareto k
+    is that of the importance weights: above ArviZ's threshold a few particles carry the
+    estimate, and it takes more of them, or a better guide. It takes at least 25 draws.
+    Without latents every draw is the exact log p(x_n).
+
+    Args:
+        model: a Pyro program with site ``x`` and the plate ``sequence``.
+        guide: a Pyro program for its latents; ``None`` for a model without.
+        x: ``(batch, T, *frame_shape)``.
+        num_samples: S, draws of the latents.
+        num_particles: K, particles behind the evidence per draw, of which one is the draw.
+        horizon: frames to forecast after each sequence.
+        lengths: ``(batch,)`` whole numbers: frames of each sequence that count. Beyond them
+            everything stored is NaN.
+        protocol: what the numbers mean; stored as JSON text.
+        chunk: draws at a time; memory of the networks grows with it.
+
+    Raises:
+        ValueError: for less than one draw, particle or draw at a time, a negative horizon,
+            and as the model does.
+
+    Source: Burda, Grosse, Salakhutdinov, *Importance Weighted Autoencoders*, arXiv:1509.00519;
+    Vehtari, Gelman, Gabry, *Practical Bayesian Model Evaluation Using Leave-One-Out
+    Cross-Validation and WAIC*, arXiv:1507.04544; Yao, Vehtari, Simpson, Gelman, *Yes, but Did
+    It Work?: Evaluating Variational Inference*, arXiv:1802.02538, for k of the weights.
+
+    >>> import torch
+    >>> from pyro_afslvm import FlowModel, MLPConditioner, TemporalAffine
+    >>> model = FlowModel(TemporalAffine(MLPConditioner(2, window=3)), (2,))
+    >>> tree = infer(model, None, torch.randn(5, 13, 2), num_samples=4, horizon=2)
+    >>> dict(tree["posterior_predictive/x_future"].sizes)
+    {'chain': 1, 'draw': 4, 'sequence': 5, 'time_future': 2, 'feature': 2}
+    """
+    _check_counts(num_samples=num_samples, num_particles=num_particles, chunk=chunk)
+    if horizon < 0:
+        raise ValueError(f"expected horizon >= 0, got {horizon}")
+    from pyro_afslvm.results import particles
+
+    options: dict[str, Any] = {"num_draws": num_samples, "chunk": chunk}
+    with particles.evaluating(model, guide):
+        draws = particles.draw(model, guide, x, lengths=lengths, **options)
+        evidence = _evidence(model, guide, x, draws, num_particles, chunk, lengths)
+        frame = _Frame.of(x, draws, lengths)
+        groups = _groups(draws, evidence, frame, exact=guide is None)
+        if horizon:
+            future = _future(model, draws, x, frame, horizon=horizon, **options)
+            groups["posterior_predictive"] = {"x_future": future}
+    tree = {name: _dataset(groups[name], frame) for name in GROUPS if name in groups}
+    attrs = {"bound": "exact" if guide is None else "IWAE", "num_particles": num_particles}
+    root = xr.Dataset(attrs=_attributes(protocol) | attrs)
+    return xr.DataTree.from_dict({"/": root, **tree})
+
+
+class _Variable(NamedTuple):
+    dims: tuple[str, ...]
+    values: Array
+    long_name: str
+    units: str = "nat"
+
+
+class _Frame(NamedTuple):
+    """The sequences as they are scored."""
+
+    x: Array  # (batch, T, *frame)
+    given: int
+    lengths: Array
+    mask: Array  # (batch, T - given)
+
+    @classmethod
+    def of(cls, x: "Tensor", draws: "Draws", lengths: "Tensor | None") -> "_Frame":
+        total, scored = x.shape[1], draws.step.shape[-1]
+        counts = np.full(len(x), total) if lengths is None else lengths.cpu().numpy()
+        mask = np.arange(total - scored, total) < counts[:, None]
+        return cls(x.detach().cpu().numpy(), total - scored, counts, mask)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        return FRAME_DIMS[self.x.ndim - 2]
+
+    def hidden(self, values: Array, event: int) -> Array:
+        """NaN where a sequence has ended; values ``(..., batch, T, *event)``."""
+        mask = self.mask.reshape(*self.mask.shape, *[1] * event)
+        return np.where(mask, values, values.dtype.type(np.nan))
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def _evidence(
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    x: "Tensor",
+    draws: "Draws",
+    num_particles: int,
+    chunk: int,
+    lengths: "Tensor | None",
+) -> "Evidence":
+    from pyro_afslvm.results import particles
+
+    own = draws.log_joint - draws.log_q
+    if guide is None:
+        exact = own[0]
+        return particles.Evidence(exact, exact.new_zeros(exact.shape), own)
+    num_draws = len(own)
+    more = [
+        particles.weights(model, guide, x, num_draws=num_draws, chunk=chunk, lengths=lengths)
+        for _ in range(num_particles - 1)
+    ]
+    return particles.evidence(own, *more)
+
+
+def _groups(
+    draws: "Draws", evidence: "Evidence", frame: _Frame, *, exact: bool
+) -> dict[str, dict[str, _Variable]]:
+    per_draw = ("chain", "draw", "sequence")
+    origin = "exact" if exact else "from the particles of the other draws"
+    step = frame.hidden(draws.step.numpy(), 0)
+    groups = {
+        "log_likelihood": {
+            "x": _Variable(per_draw, evidence.others.numpy()[None], f"log p(x), {origin}"),
+            "x_step": _Variable((*per_draw, "time"), step[None], "log p(x_t | x_<t, z)"),
+        },
+        "sample_stats": {
+            "lp": _Variable(per_draw, draws.log_joint.numpy()[None], "log p(x, z)"),
+            "log_q": _Variable(per_draw, draws.log_q.numpy()[None], "log q(z | x)"),
+            "bound": _Variable(
+                per_draw,
+                (draws.log_joint - draws.log_q).numpy()[None],
+                "log p(x, z) - log q(z | x)",
+            ),
+            "log_evidence": _Variable(
+                ("sequence",), evidence.log_evidence.numpy(), "log p(x) from all particles"
+            ),
+            "log_evidence_error": _Variable(
+                ("sequence",), evidence.error.numpy(), "standard error of log_evidence"
+            ),
+        },
+        **_data(frame),
+    }
+    if draws.latents:
+        groups["posterior"] = {
+            site: _Variable(
+                (*per_draw, "time", "latent" if site == "z" else f"latent_{site}"),
+                frame.hidden(values.numpy(), 1)[None],
+                f"{site} ~ q({site} | x)",
+                "1",
+            )
+            for site, values in draws.latents.items()
+        }
+    return groups
+
+
+def _data(frame: _Frame) -> dict[str, dict[str, _Variable]]:
+    scored = frame.hidden(frame.x[:, frame.given :], len(frame.dims))
+    constant = {
+        "lengths": _Variable(("sequence",), frame.lengths, "frames that count", "frame"),
+        "mask": _Variable(("sequence", "time"), frame.mask, "whether a frame counts", "1"),
+    }
+    if frame.given:
+        dims = ("sequence", "time_context", *frame.dims)
+        given = frame.x[:, : frame.given]
+        constant["context"] = _Variable(dims, given, "frames given, not scored", "1")
+    x = _Variable(("sequence", "time", *frame.dims), scored, "scored frames", "1")
+    return {"observed_data": {"x": x}, "constant_data": constant}
+
+
+def _future(
+    model: Callable[..., Any],
+    draws: "Draws",
+    x: "Tensor",
+    frame: _Frame,
+    *,
+    horizon: int,
+    num_draws: int,
+    chunk: int,
+) -> _Variable:
+    from pyro_afslvm.results import particles
+
+    shape = (num_draws, len(frame.x), horizon, *frame.x.shape[2:])
+    values = np.empty(shape, frame.x.dtype)
+    for length in np.unique(frame.lengths).tolist():  # no future may follow padding
+        rows = np.flatnonzero(frame.lengths == length)
+        latents = {s: z[:, rows, : length - frame.given] for s, z in draws.latents.items()}
+        values[:, rows] = particles.futures(
+            model, latents, x[rows, :length], horizon=horizon, chunk=chunk, num_draws=num_draws
+        )
+    dims = ("chain", "draw", "sequence", "time_future", *frame.dims)
+    return _Variable(dims, values[None], "frames that follow each sequence's own last one", "1")
+
+
+def _dataset(variables: Mapping[str, _Variable], frame: _Frame) -> xr.Dataset:
+    arrays = {
+        name: (v.dims, v.values, {"long_name": v.long_name, "units": v.units})
+        for name, v in variables.items()
+    }
+    dataset = xr.Dataset(arrays)
+    first = {"time": frame.given, "time_future": 1}
+    return dataset.assign_coords(
+        {
+            str(dim): (dim, np.arange(size) + first.get(str(dim), 0), _units(str(dim)))
+            for dim, size in dataset.sizes.items()
+        }
+    )
+
+
+def _units(dim: str) -> dict[str, str]:
+    return {"units": "frame" if dim.startswith("time") else "1"}
+
+
+def _attributes(protocol: "Protocol | None") -> dict[str, Any]:
+    from pyro_afslvm.data import software_versions
+
+    return {
+        "format": FORMAT,
+        "protocol": "null" if protocol is None else protocol.to_json(),
+        "versions": json.dumps(software_versions() | {"xarray": xr.__version__}),
+    }
