@@ -7,11 +7,12 @@ import numpy as np
 import pyro
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.data import software_versions
 from pyro_afslvm.flow import FlowModel, Simulated, simulate
-from pyro_afslvm.programs import check_lengths, check_shape
+from pyro_afslvm.programs import check_latents, check_lengths, check_shape
 from pyro_afslvm.slvm import SLVM
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def rollout(
         raise ValueError(f"expected a temperature of at least 0, got {temperature:g}")
     if seed is not None:
         pyro.set_rng_seed(seed)
+    if x is None and lengths is not None:
+        raise ValueError("expected no lengths without x")
     if x is not None:
         check_shape(x, model.frame_shape)
         if lengths is not None:
@@ -84,7 +87,9 @@ def rollout(
         posterior = _posterior(model, guide, prefix)
         for first in range(0, num_samples, chunk):
             batch_shape = torch.Size((min(chunk, num_samples - first), len(rows)))
-            z = None if posterior is None else posterior(batch_shape)
+            z = None if posterior is None or prefix is None else posterior(batch_shape)
+            if z is not None:
+                check_latents(z, prefix.shape[1] - model.context_length, model.latent_size)
             state = model.initial_state(batch_shape, given=given, z=z)
             noise = temperature * torch.randn(*batch_shape, horizon, model.noise_size, **like)
             for name, value in _sites(simulate(model, noise, state)):
@@ -131,7 +136,8 @@ def _posterior(
 
 def _stochastic(guide: Callable[..., Any], x: Tensor) -> dict[str, Any]:
     trace = poutine.trace(guide).get_trace(x)
-    return {name: trace.nodes[name] for name in trace.stochastic_nodes}
+    sites: dict[str, Any] = {name: trace.nodes[name] for name in trace.stochastic_nodes}
+    return {name: site for name, site in sites.items() if not site_is_subsample(site)}
 
 
 def _sites(future: Simulated) -> Iterator[tuple[str, Tensor]]:

@@ -12,6 +12,7 @@ from pyro.infer.util import torch_item, zero_grads
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
 from pyro_afslvm.programs import split
 
 
@@ -40,6 +41,7 @@ def fit(
     learning_rate: float = 1e-3,
     clip_norm: float = 1.0,
     elbo: ELBO | None = None,
+    kl_warmup: int = 0,
     seed: int = 0,
     progress: bool = True,
 ) -> FitResult:
@@ -55,6 +57,8 @@ def fit(
         learning_rate: of Adam.
         clip_norm: largest gradient norm per parameter.
         elbo: the objective, ``Trace_ELBO()`` by default.
+        kl_warmup: steps over which the divergence of the latents comes to count in full; the
+            bound of these steps is then not a bound.
         seed: of the order of the sequences.
         progress: whether to show a progress bar.
 
@@ -64,6 +68,8 @@ def fit(
     """
     if steps < 1 or batch_size < 1:
         raise ValueError(f"expected at least 1 step and sequence, got {steps} and {batch_size}")
+    if kl_warmup < 0:
+        raise ValueError(f"expected kl_warmup of at least 0 steps, got {kl_warmup}")
     frames = _scored_frames(model, data)
     for part in (model, guide):
         if part is not None and isinstance(part, nn.Module):
@@ -71,11 +77,13 @@ def fit(
     like = next(model.parameters(), data)
     scale = 1.0 / (min(batch_size, len(data)) * frames)
     adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
-    scaled = poutine.scale(model, scale), poutine.scale(guide or no_guide, scale)
-    svi = SVI(scaled[0], scaled[1], adam, elbo or Trace_ELBO())
+    latents = LatentScale()
+    programs = [poutine.scale(latents(part), scale) for part in (model, guide or no_guide)]
+    svi = SVI(programs[0], programs[1], adam, elbo or Trace_ELBO())
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
     batches = _batches(data, batch_size, torch.Generator().manual_seed(seed))
     for step in _counted(steps, progress, bound):
+        latents.scale = warmed_up(step, kl_warmup)
         try:
             loss = _step(svi, next(batches).to(like.device, like.dtype))
         except ValueError as error:  # Pyro's validation met NaN in a distribution

@@ -1,6 +1,9 @@
 """Guides: what each latent may see, and that any of them can take another's place."""
 
+from itertools import pairwise
+
 import pyro
+import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, Predictive, Trace_ELBO
@@ -10,102 +13,344 @@ from pyro_afslvm import (
     SLVM,
     ConvConditioner,
     FilteringGuide,
+    InverseAutoregressive,
+    IterativeGuide,
     LSTMConditioner,
     SmoothingGuide,
     TemporalAffine,
 )
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder
+from pyro_afslvm.objectives import bound_terms, log_prob_per_step
+from tests.guides import GIVEN, GUIDES, LATENT, PAIRS, SIZE, encoder, plain, sequences, system
+from tests.test_oracle import build as linear_model
+from tests.test_oracle import sequences as linear_sequences
 
-FRAME, LATENT, GIVEN = (1, 16, 16), 3, 2
-
-
-def build(guide: type[FilteringGuide], *, flow: bool = True) -> tuple[SLVM, FilteringGuide]:
-    torch.manual_seed(0)
-    network = ConvConditioner(1, hidden=4, depth=1, window=GIVEN)
-    model = SLVM(
-        FRAME,
-        LATENT,
-        prior=TemporalAffine(LSTMConditioner(LATENT, hidden=5)),
-        decoder=ConvDecoder(LATENT, FRAME, width=4),
-        flow=TemporalAffine(network) if flow else None,
-    ).double()
-    options = {"summary": 4} if guide is SmoothingGuide else {}
-    encoder = ConvEncoder(FRAME, features=6, width=4)
-    return model, guide(model, encoder, hidden=5, **options).double()
+each = pytest.mark.parametrize(("model", "guide"), PAIRS)
+LENGTHS = torch.tensor([5, 8, 6])
 
 
-def frames(length: int = 8, batch: int = 3) -> Tensor:
-    return torch.rand(batch, length, *FRAME, dtype=torch.float64)
+# what a latent sees ----------------------------------------------------------------------
 
 
-each = pytest.mark.parametrize("guide", [FilteringGuide, SmoothingGuide])
-
-
-def sight(guide: type[FilteringGuide]) -> Tensor:
+def sight(guide: str) -> Tensor:
     """How much the posterior mean of z_t (rows) moves with x_s (columns), z_<t fixed."""
-    model, posterior = build(guide, flow=False)
-    x, z = frames(5, 1), torch.randn(1, 5, LATENT, dtype=torch.float64)
+    model, posterior = system("no-flow", guide)
+    x, z = sequences(1, 5), torch.randn(1, 5, LATENT, dtype=torch.float64)
 
     def means(x: Tensor) -> Tensor:
+        torch.manual_seed(3)  # of the iterative guide's noise
         transform = posterior.distribution(model.split(x)).transforms[0]
         return transform.levels(z)[0].shift[0]
 
-    matrix = torch.autograd.functional.jacobian(means, x)  # (T, Z, 1, T, C, H, W)
-    return matrix.abs().sum((1, 2, 4, 5, 6))
+    with torch.no_grad():  # by differences: the iterative posterior holds the model still
+        moved = []
+        for s in range(5):
+            other = x.clone()
+            other[:, s] += 2.0  # beyond the kinks of the encoder
+            moved.append((means(other) - means(x)).abs().sum(-1))
+    return torch.stack(moved, 1)
 
 
-def test_filtering_sees_the_present_and_the_past():
-    seen = sight(FilteringGuide) > 0
-    assert torch.equal(seen, torch.ones(5, 5).tril().bool())
+@pytest.mark.parametrize("guide", ["filtering", "iterative", "hierarchy"])
+def test_filtering_sees_the_present_and_the_past(guide: str):
+    seen = sight(guide) > 0
+    if guide == "iterative":  # the past comes to it through the latents alone, fixed here
+        assert torch.equal(seen, torch.eye(5).bool())
+    else:
+        assert torch.equal(seen, torch.ones(5, 5).tril().bool())
 
 
 def test_smoothing_sees_everything():
-    assert (sight(SmoothingGuide) > 0).all()
+    assert (sight("smoothing") > 0).all()
+
+
+def test_iaf_makes_the_posterior_of_a_step_depend_on_its_own_entries():
+    model, posterior = system("plain", "filtering-iaf")
+    q = posterior.distribution(model.split(sequences(1)))
+    _, iaf = q.transforms
+    u = torch.randn(1, 6, LATENT, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda v: iaf(v)[0, 2], u)[:, 0, 2]
+    assert (jacobian.tril(-1) != 0).any() or (jacobian.triu(1) != 0).any()
+    assert (torch.autograd.functional.jacobian(lambda v: iaf(v)[0, 2], u)[:, 0, 3] == 0).all()
+
+
+# every guide -----------------------------------------------------------------------------
 
 
 @each
-def test_every_parameter_moves(guide):
-    model, posterior = build(guide)
-    before = {k: p.clone() for k, p in posterior.named_parameters()}
-    before |= {f"model.{k}": p.clone() for k, p in model.named_parameters()}
-    SVI(model, posterior, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(frames())
-    after = dict(posterior.named_parameters())
-    after |= {f"model.{k}": p for k, p in model.named_parameters()}
-    for name, value in before.items():
-        assert not torch.equal(value, after[name]), name
+def test_every_parameter_moves(model: str, guide: str):
+    pair = system(model, guide)
+    named = [(f"{i}.{k}", p) for i, part in enumerate(pair) for k, p in part.named_parameters()]
+    before = {name: p.detach().clone() for name, p in named}
+    SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(sequences())
+    assert not [name for name, p in named if torch.equal(p, before[name])]
+
+
+@each
+def test_svi_and_torch_get_the_same_gradients(model: str, guide: str):
+    x, gradients = sequences(), []
+    for _ in range(2):
+        pair = system(model, guide)
+        pyro.set_rng_seed(7)
+        if not gradients:
+            Trace_ELBO().differentiable_loss(*pair, x).backward()
+        else:
+            Trace_ELBO().loss_and_grads(*pair, x)
+        gradients.append([p.grad for part in pair for p in part.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@each
+def test_the_terms_add_up_to_the_bound(model: str, guide: str):
+    pair, x = system(model, guide), sequences()
+    pyro.set_rng_seed(2)
+    terms = bound_terms(*pair, x)
+    pyro.set_rng_seed(2)
+    assert -terms.bound.sum().item() == pytest.approx(Trace_ELBO().loss(*pair, x), rel=1e-10)
+
+
+@each
+def test_vectorised_particles_are_single_ones(model: str, guide: str):
+    """The densities of many particles in one run, and of each of them alone."""
+    pair, x, size = system(model, guide), sequences(), 4
+    with pyro.plate("particles", size, dim=-2):
+        many = poutine.trace(pair.guide).get_trace(x)
+    q = many.nodes["z"]["fn"]
+    z = many.nodes["z"]["value"]
+    together = q.log_prob(z)
+    assert together.shape == (size, len(x))
+    # through the same transforms, which hold the noise of the iterative guide's updates
+    alone = poutine.trace(pair.guide).get_trace(x).nodes["z"]["fn"]
+    alone.transforms = q.transforms
+    for i in range(size):
+        torch.testing.assert_close(alone.log_prob(z[i]), together[i], rtol=1e-9, atol=1e-9)
+        one_by_one = poutine.condition(pair.model, {"z": z[i]})
+        given = poutine.trace(one_by_one).get_trace(x)
+        both = poutine.trace(poutine.condition(pair.model, {"z": z}))
+        with pyro.plate("particles", size, dim=-2):
+            joint = both.get_trace(x)
+        for site in ("x", "z"):
+            one = given.nodes[site]["fn"].log_prob(given.nodes[site]["value"])
+            torch.testing.assert_close(
+                joint.nodes[site]["fn"].log_prob(joint.nodes[site]["value"])[i], one
+            )
+
+
+@each
+def test_step_by_step_is_the_distribution(model: str, guide: str):
+    pair, x = system(model, guide), sequences()
+    parts = pair.model.split(x)
+    context = pair.guide.context(parts)
+    pair.guide.context = lambda _: context  # one draw of the iterative guide's noise
+    q = pair.guide.distribution(parts)
+    state, zs, log_probs = pair.guide.initial_state((len(x),)), [], []
+    for t in range(context.shape[1]):
+        noise = torch.randn(len(x), LATENT, dtype=torch.float64)
+        z, log_prob, state = pair.guide.step(noise, state, context=context[:, t])
+        zs.append(z)
+        log_probs.append(log_prob)
+    z = torch.stack(zs, 1)
+    expected = log_prob_per_step(q, z)
+    torch.testing.assert_close(torch.stack(log_probs, 1), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(q.log_prob(z), expected.sum(-1), rtol=1e-9, atol=1e-9)
+
+
+@each
+@pytest.mark.parametrize("parallel", [True, False])
+def test_predictive_rolls_out(model: str, guide: str, parallel: bool):
+    pair, x = system(model, guide), sequences()
+    predictive = Predictive(pair.model, guide=pair.guide, num_samples=2, parallel=parallel)
+    found = predictive(x, horizon=3)
+    assert found["x_future"].shape == (2, 3, 3, SIZE)
+    assert found["z_future"].shape == (2, 3, 3, LATENT)
+    assert found["x_future"].std(0).min() > 0
+
+
+@each
+def test_a_ragged_batch_is_its_sequences_one_by_one(model: str, guide: str):
+    pair, x = system(model, guide), sequences()
+    if guide == "iterative":  # the same noise of the updates for both
+        make = pair.guide._context
+        pair.guide._context = lambda y, past: (
+            make(0 * y, None if past is None else 0 * past) * 0
+            + (torch.cat([y, *([] if past is None else [past]), y.new_ones(*y.shape[:-1], 8)], -1))
+        )
+    whole = pair.guide.distribution(pair.model.split(x, LENGTHS))
+    z = whole.sample()
+    of_q = log_prob_per_step(whole, z)
+    of_x = pair.model.log_prob(x, z, lengths=LENGTHS)
+    given = GIVEN if pair.model.flow is not None else 0
+    for i, length in enumerate(LENGTHS.tolist()):
+        steps = length - given
+        alone = pair.guide.distribution(pair.model.split(x[i : i + 1, :length]))
+        expected = log_prob_per_step(alone, z[i : i + 1, :steps])[0]
+        torch.testing.assert_close(of_q[i, :steps], expected, rtol=1e-9, atol=1e-9)
+        expected = pair.model.log_prob(x[i : i + 1, :length], z[i : i + 1, :steps])[0]
+        torch.testing.assert_close(of_x[i, :steps], expected, rtol=1e-9, atol=1e-9)
+        assert (of_x[i, steps:] == 0).all()
+
+
+@each
+def test_padding_does_not_matter(model: str, guide: str):
+    pair, x = system(model, guide), sequences()
+    other = x.clone()
+    other[0, 5:] = 0.7
+    found = []
+    for batch in (x, other):
+        pyro.set_rng_seed(1)
+        loss = Trace_ELBO().differentiable_loss(*pair, batch, lengths=LENGTHS)
+        parameters = [p for part in pair for p in part.parameters()]
+        found.append((loss, *torch.autograd.grad(loss, parameters)))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
 
 
 def test_guides_are_swapped_by_one_line():
-    model, filtering = build(FilteringGuide)
-    smoothing = SmoothingGuide(model, ConvEncoder(FRAME, features=6, width=4), summary=4).double()
-    x = frames()
-    for guide in (filtering, smoothing):
+    torch.manual_seed(0)
+    frame = (1, 16, 16)
+    model = SLVM(
+        frame,
+        3,
+        prior=TemporalAffine(LSTMConditioner(3, hidden=5)),
+        decoder=ConvDecoder(3, frame, width=4),
+        flow=TemporalAffine(ConvConditioner(1, hidden=4, depth=1, window=2)),
+    )
+    encoder = ConvEncoder(frame, features=6, width=4)
+    x = torch.rand(3, 8, *frame)
+    for guide in (
+        FilteringGuide(model, encoder),
+        FilteringGuide(model, encoder, iaf=InverseAutoregressive(3, context_features=6)),
+        SmoothingGuide(model, encoder),
+        IterativeGuide(model),
+    ):
         future = Predictive(model, guide=guide, num_samples=2)(x, horizon=3)["x_future"]
-        assert future.shape == (2, 3, 3, *FRAME)
+        assert future.shape == (2, 3, 3, *frame)
         assert Trace_ELBO().loss(model, guide, x) > 0
 
 
-@each
-def test_a_ragged_batch_is_its_sequences_one_by_one(guide):
-    model, posterior = build(guide)
-    x, lengths = frames(), torch.tensor([5, 8, 6])
-    whole = posterior.distribution(model.split(x, lengths)).transforms[0]
+# the iterative guide -----------------------------------------------------------------------
+
+
+def test_the_bound_rises_with_the_iterations(float64: None):
+    model = linear_model(flow=True)
+    data, held_out = linear_sequences(model, 64), linear_sequences(model, 200)
+    guide = IterativeGuide(model, iterations=4, hidden=(32,))
+    adam = torch.optim.Adam(guide.parameters(), 1e-2)
+    for _ in range(150):
+        adam.zero_grad()
+        Trace_ELBO().differentiable_loss(model, guide, data).backward()
+        adam.step()
+    bounds = []
+    for guide.iterations in range(5):
+        pyro.set_rng_seed(0)
+        with torch.no_grad():
+            terms = bound_terms(model, guide, held_out, num_particles=20)
+        bounds.append(terms.bound.sum(-1).mean(0))  # (batch,)
+    for fewer, more in pairwise(bounds):
+        gain = more - fewer
+        assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
+
+
+def test_the_gradient_the_iterative_guide_uses_is_that_of_the_bound():
+    model, guide = system("vrnn", "iterative")
+    conditioner = guide.posterior.conditioner
+    y, past = torch.randn(2, SIZE).double(), torch.randn(2, 5).double()
+    noise, previous = torch.randn(2, LATENT).double(), torch.randn(2, LATENT).double()
+    prior = model.prior.initial_state(torch.Size([2]))
+    prior = model.prior.inverse_step(previous, prior, context=past)[2]
+    shift, log_scale = torch.randn(2, 2, LATENT).double()
+    found = conditioner._gradient(
+        type(conditioner(noise[:, None], context=guide._context(y, past)[:, None]))(
+            shift, log_scale
+        ),
+        noise, y, prior, past,
+    )  # fmt: skip
+
+    def bound(shift: Tensor, log_scale: Tensor) -> Tensor:
+        z = shift + log_scale.exp() * noise
+        p = model.prior.predict(z, prior, context=past)
+        log_p = torch.distributions.Normal(p.shift, p.log_scale.exp()).log_prob(z).sum()
+        location, scale = model.decoder(torch.cat([z, past], -1))
+        log_y = torch.distributions.Normal(location, scale).log_prob(y).sum()
+        return log_y + log_p + log_scale.sum()  # entropy, but for a constant
+
+    expected = torch.autograd.functional.jacobian(bound, (shift, log_scale))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_no_iterations_is_the_prior():
+    model, guide = system("plain", "iterative")
+    guide.iterations = 0
+    x = sequences()
     z = torch.randn(3, 6, LATENT, dtype=torch.float64)
-    for i, length in enumerate(lengths.tolist()):
-        alone = posterior.distribution(model.split(x[i : i + 1, :length])).transforms[0]
-        expected = alone.inv(z[i : i + 1, : length - GIVEN])
-        found = whole.inv(z)[i : i + 1, : length - GIVEN]
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    parts = model.split(x)
+    torch.testing.assert_close(
+        guide.distribution(parts).log_prob(z), model.latents(parts).log_prob(z)
+    )
 
 
-@each
-def test_padding_does_not_matter(guide):
-    model, posterior = build(guide)
-    x, lengths = frames(), torch.tensor([5, 8, 6])
-    other = x.clone()
-    other[0, 5:] = 0.7
-    losses = []
-    for batch in (x, other):
-        pyro.set_rng_seed(1)
-        losses.append(Trace_ELBO().loss(model, posterior, batch, lengths=lengths))
-    assert losses[0] == losses[1]
+def test_iterations_work_in_every_mode_of_autograd():
+    model, guide = system("plain", "iterative")
+    x, found = sequences(), []
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        pyro.set_rng_seed(0)
+        with mode():
+            found.append(Trace_ELBO().loss(model, guide, x))
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
+    assert found[0] == pytest.approx(found[2], rel=1e-12)
+
+
+def test_the_posterior_is_searched_again_when_the_model_changed():
+    model, guide = system("plain", "iterative")
+    parts = model.split(sequences())
+    context = guide.context(parts)
+    guide.context = lambda _: context
+    with torch.no_grad():
+        z = guide.distribution(parts).sample()
+        before = guide.distribution(parts).log_prob(z)
+        model.decoder.location.bias.add_(1.0)
+        after = guide.distribution(parts).log_prob(z)
+    assert (before != after).all()
+
+
+# what a user may get wrong -------------------------------------------------------------------
+
+
+def test_a_guide_of_another_model():
+    other, guide = system("plain", "filtering")
+    model = SLVM((SIZE,), 2, prior=TemporalAffine(LSTMConditioner(2)), decoder=lambda z: (z, z))
+    model.flow, model.context_length = other.flow, other.context_length
+    with pytest.raises(ValueError, match="the guide was made for another model"):
+        Trace_ELBO().loss(model, guide, sequences())
+
+
+def test_an_encoder_for_another_size_of_frames():
+    model = SLVM(
+        (1, 16, 16),
+        2,
+        prior=TemporalAffine(LSTMConditioner(2)),
+        decoder=ConvDecoder(2, (1, 16, 16)),
+    )
+    small = ConvEncoder((1, 8, 8), features=5, width=4)
+    for guide in (FilteringGuide(model, small), SmoothingGuide(model, small)):
+        with pytest.raises(ValueError, match="made for frames of another size"):
+            guide(torch.rand(1, 4, 1, 16, 16))
+
+
+def test_an_iaf_of_another_size():
+    with pytest.raises(ValueError, match="an IAF of 4 latents, as the model has, got one of 5"):
+        FilteringGuide(plain(), encoder(), iaf=InverseAutoregressive(5, context_features=6))
+
+
+def test_wrong_iterations():
+    with pytest.raises(ValueError, match="at least 0 iterations, got -1"):
+        IterativeGuide(plain(), iterations=-1)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_holds_nothing_of_its_model(guide: str):
+    model, posterior = system("plain", guide)
+    of_model = {id(p) for p in model.parameters()}
+    assert not of_model & {id(p) for p in posterior.parameters()}

@@ -138,6 +138,8 @@ def advance(
         log_ratio = log_ratio.masked_fill(~alive, 0.0)
     unnormalized = particles.log_weights + log_ratio
     log_likelihood = unnormalized.logsumexp(0)
+    if alive is not None:  # exactly: padding adds nothing
+        log_likelihood = log_likelihood.masked_fill(~alive, 0.0)
     log_weights = unnormalized - log_likelihood
     effective = (-(2 * log_weights).logsumexp(0)).exp()
     filtered = Filtered(z, log_weights, log_likelihood, effective)
