@@ -87,9 +87,7 @@ def rollout(
         posterior = _posterior(model, guide, prefix)
         for first in range(0, num_samples, chunk):
             batch_shape = torch.Size((min(chunk, num_samples - first), len(rows)))
-            z = None if posterior is None or prefix is None else posterior(batch_shape)
-            if z is not None:
-                check_latents(z, prefix.shape[1] - model.context_length, model.latent_size)
+            z = None if posterior is None else posterior(batch_shape)
             state = model.initial_state(batch_shape, given=given, z=z)
             noise = temperature * torch.randn(*batch_shape, horizon, model.noise_size, **like)
             for name, value in _sites(simulate(model, noise, state)):
@@ -122,6 +120,7 @@ def _posterior(
     if guide is None:
         raise ValueError("expected a guide: this model has latents")
     sites = _stochastic(guide, x)
+    check_latents(sites["z"]["value"], x.shape[1] - model.context_length, model.latent_size)
     if list(sites) == ["z"]:
         q = sites["z"]["fn"]
         return lambda batch_shape: q.expand(batch_shape).sample()
