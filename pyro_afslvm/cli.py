@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_afslvm.console import run_program
-from pyro_afslvm.data import MovingDigits, MovingMNIST, SequenceSource
+from pyro_afslvm.data import BAIR, KTH, Arrays, MovingDigits, MovingMNIST, SequenceSource, Videos
 from pyro_afslvm.settings import TrainSettings
 
-SOURCES = (MovingDigits, MovingMNIST)  # imported, so that --data finds them by name
+# Imported, so that --data finds them by name.
+SOURCES = (Arrays, BAIR, KTH, MovingDigits, MovingMNIST, Videos)
 
 
 class Parser(ArgumentParser):
@@ -41,6 +42,9 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("evaluate", _evaluate_parser(), help="figures of a run on test data")
     commands.add_subcommand("sample", _sample_parser(), help="rollouts of a run, GIF and PNG")
     commands.add_subcommand("report", _report_parser(), help="one HTML page of some runs")
+    data = Parser(description="What is done with data before a training.")
+    commands.add_subcommand("data", data, help="prepare data")
+    _add_data_commands(data)  # jsonargparse wants the upper level first
     return parser
 
 
@@ -50,9 +54,7 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_subclass_arguments(
-        SequenceSource, "data", help="where sequences come from (default: MovingDigits)"
-    )
+    _add_source(parser)
     parser.add_class_arguments(TrainSettings, as_group=True)
     return parser
 
@@ -85,6 +87,26 @@ def _report_parser() -> ArgumentParser:
     return parser
 
 
+def _add_data_commands(parser: ArgumentParser) -> None:
+    commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("prepare", _prepare_parser(), help="decode files into a store")
+
+
+def _prepare_parser() -> ArgumentParser:
+    parser = Parser(description="Decode files into a store; a second call goes on.")
+    _add_source(parser, required=True)
+    parser.add_argument(
+        "--skip-bad", "--skip_bad", action="store_true", help="go on without damaged files"
+    )
+    return parser
+
+
+def _add_source(parser: ArgumentParser, **options: Any) -> None:
+    parser.add_subclass_arguments(
+        SequenceSource, "data", help="where sequences come from (default: MovingDigits)", **options
+    )
+
+
 def _add_run(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
@@ -98,13 +120,18 @@ def _add_trust(parser: ArgumentParser) -> None:
 
 def _train(parser: ArgumentParser, options: Namespace) -> None:
     made = parser.instantiate(options).train
+    from pyro_afslvm.preparing import prepare_source, prepared_text
     from pyro_afslvm.recipes import load_recipe
     from pyro_afslvm.training import is_first_process
     from pyro_afslvm.workflow import train_run
 
     recipe = load_recipe(made.recipe)
     out = _out(made)
-    run = train_run(recipe, made.data or MovingDigits(), out, _settings(made), resume=made.resume)
+    source = made.data or MovingDigits()
+    prepared = prepare_source(source)
+    if prepared and prepared.left_out:
+        print(prepared_text(prepared))
+    run = train_run(recipe, source, out, _settings(made), resume=made.resume)
     if is_first_process():
         print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
 
@@ -139,7 +166,33 @@ def _report(parser: ArgumentParser, options: Namespace) -> None:
     print(f"wrote {chosen.out}")
 
 
-COMMANDS = {"train": _train, "evaluate": _evaluate, "sample": _sample, "report": _report}
+def _data(parser: ArgumentParser, options: Namespace) -> None:
+    DATA_COMMANDS[options.data.subcommand](parser, options)
+
+
+def _prepare(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.preparing import prepare_source, prepared_text
+
+    chosen = options.data.prepare
+    if chosen.skip_bad:
+        if "skip_bad" not in chosen.data.init_args:
+            raise ValueError(f"{chosen.data.class_path.split('.')[-1]} has no files to leave out")
+        chosen.data.init_args.skip_bad = True
+    source = parser.instantiate(options).data.prepare.data
+    prepared = prepare_source(source)
+    if prepared is None:
+        raise ValueError(f"{type(source).__name__} needs no preparing")
+    print(prepared_text(prepared))
+
+
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "sample": _sample,
+    "report": _report,
+    "data": _data,
+}
+DATA_COMMANDS = {"prepare": _prepare}
 
 
 def _settings(options: Namespace) -> TrainSettings:

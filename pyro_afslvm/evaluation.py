@@ -28,12 +28,14 @@ from pyro_afslvm.sampling import seed_step
 
 Progress = Callable[[int, int], None]
 
+_BITS = ("bits_per_dim", "bits_per_dim_error", "protocol_bits")
+
 
 class Likelihood(NamedTuple):
-    """The bound on the last frames of every sequence, in nats/dim of [0, 1] units."""
+    """The bound on the last frames of every sequence, in nats/dim of the model's units."""
 
     per_sequence: NDArray[np.float64]  # (N,)
-    num_values: int  # pixels scored in all
+    num_values: int  # entries of frames scored in all
 
     @property
     def mean(self) -> float:
@@ -88,7 +90,7 @@ def likelihood(
         num_values += x.shape[0] * scored_frames * dims
         progress(min((i + 1) * batch_size, len(data)), len(data))
     result = Likelihood(torch.cat(figures).cpu().numpy(), num_values)
-    check_ceiling(result.mean - noise.log_levels, noise=noise, num_values=num_values)
+    check_ceiling(noise.to_nats(result.mean), noise=noise, num_values=num_values)
     return result
 
 
@@ -140,16 +142,17 @@ def evaluate(
         progress: called with sequences done and their number.
 
     Returns:
-        nats/dim under the paper's protocol, bits/dim under the discrete one, temporal
-        correlations, the number of parameters, and both protocols, as JSON values.
+        as JSON values, for 8-bit data nats/dim under the paper's protocol and bits/dim under
+        the discrete one, for real numbers nats/dim in their own units; temporal
+        correlations, the number of parameters, and the protocols.
     """
     frames = crop_length(pair.model, scored_frames)
     full = source.dataset(split, num_frames=frames)
     chosen: Any = Subset(full, range(min(limit or len(full), len(full))))
-    results: dict[str, Any] = {}
-    total = 2 * len(chosen)
-    for k, name in enumerate(("gaussian", "uniform")):
-        noise = dequantization(name)
+    results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
+    noises = _reported_noises(source)
+    total = len(noises) * len(chosen)
+    for k, noise in enumerate(noises):
         found = likelihood(
             pair,
             chosen,
@@ -159,10 +162,11 @@ def evaluate(
             seed=seed,
             progress=lambda done, n, k=k: progress(done + k * n, total),  # type: ignore[misc]
         )
-        protocol = _protocol(pair, source, split, frames, scored_frames, name, num_samples, seed)
+        protocol = _protocol(
+            pair, source, split, frames, scored_frames, noise.name, num_samples, seed
+        )
         results |= _figures(found, noise, protocol, len(chosen))
-    gaussian = dequantization("gaussian")
-    x, y = correlations(pair, chosen, noise=gaussian, scored_frames=scored_frames, seed=seed)
+    x, y = correlations(pair, chosen, noise=noises[0], scored_frames=scored_frames, seed=seed)
     parts = [part for part in pair if part is not None]
     parameters = sum(p.numel() for part in parts for p in part.parameters())
     return results | {
@@ -170,6 +174,12 @@ def evaluate(
         "correlation_y": _number(y),
         "parameters": parameters,
     }
+
+
+def _reported_noises(source: SequenceSource) -> list[Dequantization]:
+    """8-bit data are scored under both protocols, real numbers as they are."""
+    needed = dequantization(source.noise)
+    return [needed, dequantization("uniform")] if needed.whole_numbers else [needed]
 
 
 def _number(value: float | None) -> float | None:
@@ -181,15 +191,12 @@ def _figures(
     found: Likelihood, noise: Dequantization, protocol: dict[str, Any], num_sequences: int
 ) -> dict[str, Any]:
     if noise.name == "uniform":
-        return {
-            "bits_per_dim": noise.to_report(found.mean),
-            "bits_per_dim_error": _number(found.error / math.log(2)),
-            "protocol_bits": protocol,
-        }
+        error = _number(found.error / math.log(2))
+        return dict(zip(_BITS, (noise.to_report(found.mean), error, protocol), strict=True))
     return {
         "nats_per_dim": noise.to_report(found.mean),
         "nats_per_dim_error": _number(found.error),
-        "nats_per_dim_unit": found.mean,
+        "nats_per_dim_unit": found.mean if noise.whole_numbers else None,
         "num_sequences": num_sequences,
         "protocol": protocol,
     }
@@ -237,7 +244,8 @@ def pictures(
 
     Returns:
         ``frames``, ``shift_m``, ``scale_m``, ``noise_m`` of each transform m from the frames
-        down; ``rollout_truth``, ``rollout_samples``, ``rollout_context``.
+        down; ``rollout_truth``, ``rollout_samples``, ``rollout_context``. Frames are on the
+        scale of pictures, [0, 1]; vectors are in their own units.
     """
     from pyro.infer import Predictive
 
@@ -246,14 +254,16 @@ def pictures(
     device = next(pair.model.parameters()).device
     given = max(context, getattr(pair.model, "context_length", 0) + 1)
     data = _longest(source, split, given, horizon)
-    noise = dequantization("gaussian")
-    x = noise(torch.stack([data[i] for i in range(num_sequences)]).to(device))
+    noise = dequantization(source.noise)
+    count = min(num_sequences, len(data))
+    x = noise(torch.stack([data[i] for i in range(count)]).to(device))
     arrays = {"rollout_truth": x, "rollout_context": torch.tensor(given)}
     predictive = Predictive(pair.model, guide=pair.guide, num_samples=num_samples)
     past = x[:, :given]
     future = predictive(past, horizon=horizon)["x_future"]
     repeated = past.expand(num_samples, *past.shape)
-    arrays["rollout_samples"] = torch.cat([repeated, future], 2).clamp(0, 1)
+    samples = torch.cat([repeated, future], 2)
+    arrays["rollout_samples"] = samples.clamp(0, 1) if noise.whole_numbers else samples
     flow, skip = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
     if flow is not None:
         arrays["frames"] = x[:, skip:]
@@ -262,7 +272,18 @@ def pictures(
             arrays[f"shift_{m}"] = level.shift
             arrays[f"scale_{m}"] = level.log_scale.exp()
             arrays[f"noise_{m}"] = level.noise
+    if not noise.whole_numbers and len(source.frame_shape) == 3:
+        arrays |= _shown_in_unit_range(arrays)
     return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def _shown_in_unit_range(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Frames of real numbers on the scale of pictures: the truth's range becomes [0, 1]."""
+    low, high = arrays["rollout_truth"].aminmax()
+    span = high - low
+    moved = ("rollout_truth", "rollout_samples", "frames", "shift_1")
+    shown = {name: (arrays[name] - low) / span for name in moved if name in arrays}
+    return shown | ({"scale_1": arrays["scale_1"] / span} if "scale_1" in arrays else {})
 
 
 def _longest(source: SequenceSource, split: Split, given: int, horizon: int) -> SequenceDataset:

@@ -3,6 +3,7 @@
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
+from pyro_afslvm.objectives import LatentScale
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.svi import no_guide
 
@@ -15,6 +16,9 @@ class BoundLoss(nn.Module):
     Args:
         pair: model and guide.
         elbo: the objective, ``Trace_ELBO()`` by default.
+
+    Attributes:
+        latents: by how much the divergence of the latents counts; fully, until it is changed.
     """
 
     def __init__(self, pair: Pair, elbo: ELBO | None = None) -> None:
@@ -22,10 +26,11 @@ class BoundLoss(nn.Module):
         self.model = pair.model
         self.guide = pair.guide
         self.elbo = elbo or Trace_ELBO()
+        self.latents = LatentScale()
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
         loss: Tensor = self.elbo.differentiable_loss(  # type: ignore[attr-defined]
-            self.model, self.guide or no_guide, x
+            self.latents(self.model), self.latents(self.guide or no_guide), x
         )
         return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
 

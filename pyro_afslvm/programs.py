@@ -104,8 +104,8 @@ def check_values(x: Tensor, frame_shape: tuple[int, ...]) -> None:
         raise ValueError("x holds NaN or Inf; expected finite values")
     if len(frame_shape) == 3 and largest > 16.0:
         raise ValueError(
-            f"x reaches {largest:g}; expected pixels near [0, 1], not 0..255: dequantize "
-            "first, see pyro_afslvm.data.GaussianDequantization"
+            f"x reaches {largest:g}; expected pixels near [0, 1], not 0..255: dequantize 8-bit "
+            "ones, see pyro_afslvm.data.GaussianDequantization, and standardize others"
         )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from pyro_afslvm.data.base import Noise
+
 FREE_TO_CHANGE = ("steps", "seconds", "patience", "workers", "tensorboard", "accelerator")
 
 
@@ -17,8 +19,10 @@ class TrainSettings:
         batch_size: sequences per step and device; by default ``BATCH_SIZE`` of the recipe.
         learning_rate: of Adam; by default ``LEARNING_RATE`` of the recipe.
         clip_norm: largest norm of the gradient of the loss, in nats per sequence and frame.
+        kl_warmup: steps over which the divergence of the latents comes to count in full.
         scored_frames: frames scored after the context.
-        noise: dequantization, ``gaussian`` (the paper's) or ``uniform`` (discrete protocol).
+        noise: ``gaussian`` (the paper's) or ``uniform`` (discrete protocol) for 8-bit data,
+            ``none`` for real numbers; by default what the data need.
         seed: of parameters, order, noise and samples.
         validate_every: steps between validations, each followed by a checkpoint.
         validation_sequences: sequences of the validation set that are used.
@@ -35,8 +39,9 @@ class TrainSettings:
     batch_size: int | None = None
     learning_rate: float | None = None
     clip_norm: float = 1.0
+    kl_warmup: int = 0
     scored_frames: int = 10
-    noise: Literal["gaussian", "uniform"] = "gaussian"
+    noise: Noise | None = None
     seed: int = 0
     validate_every: int = 200
     validation_sequences: int = 64
@@ -63,16 +68,18 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        if self.seed < 0 or self.workers < 0:
-            raise ValueError("seed and workers must not be negative")
+        for name in ("seed", "workers", "kl_warmup"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
-    def resolved(self, constants: Mapping[str, Any]) -> "TrainSettings":
-        """These settings with the recipe's where they are ``None``."""
+    def resolved(self, constants: Mapping[str, Any], *, noise: Noise) -> "TrainSettings":
+        """These settings with the recipe's, and the data's noise, where they are ``None``."""
         return replace(
             self,
             steps=self.steps or int(constants.get("STEPS", 100_000)),
             batch_size=self.batch_size or int(constants.get("BATCH_SIZE", 16)),
             learning_rate=self.learning_rate or float(constants.get("LEARNING_RATE", 1e-4)),
+            noise=self.noise or noise,
         )
 
     def changed_from(self, other: "TrainSettings") -> list[str]:

@@ -22,10 +22,10 @@ from pyro_afslvm.data import (
     EmptySplitError,
     SequenceDataset,
     SequenceSource,
-    dequantization,
+    choose_noise,
 )
 from pyro_afslvm.loss import BoundLoss, crop_length
-from pyro_afslvm.objectives import bound_terms
+from pyro_afslvm.objectives import bound_terms, warmed_up
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.recipes import Recipe, build_pair, remember
 from pyro_afslvm.runs import (
@@ -44,11 +44,19 @@ from pyro_afslvm.svi import TrainingError
 class Training(L.LightningModule):
     """One run: loss, optimizer, validation, checkpoints, curve."""
 
-    def __init__(self, pair: Pair, recipe: Recipe, settings: TrainSettings, run: Run) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        recipe: Recipe,
+        settings: TrainSettings,
+        run: Run,
+        *,
+        noise: Dequantization,
+    ) -> None:
         super().__init__()
         self.loss = BoundLoss(pair)
         self.recipe, self.settings, self.run_folder = recipe, settings, run
-        self.noise: Dequantization = dequantization(settings.noise)
+        self.noise = noise
         self.step, self.seconds = 0, 0.0
         self.best, self.since_best = -math.inf, 0
         self.interrupted = False
@@ -120,6 +128,7 @@ class Training(L.LightningModule):
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         seed_step(self.settings.seed, self.step, self.global_rank)
+        self.loss.latents.scale = warmed_up(self.step, self.settings.kl_warmup)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         x = self.noise(batch)
@@ -185,7 +194,7 @@ class Training(L.LightningModule):
         return self._nats_per_dim(float(torch.cat(figures).mean()))
 
     def _nats_per_dim(self, nats_per_frame: float) -> float:
-        return nats_per_frame / self.num_dims - math.log(256)
+        return self.noise.to_nats(nats_per_frame / self.num_dims)
 
     def _save(self, is_best: bool) -> None:
         save_checkpoint(self.run_folder.last, self.state())
@@ -238,7 +247,8 @@ def train(
         TrainingError: if the loss becomes NaN; the last good checkpoint is kept.
         KeyboardInterrupt: on Ctrl-C, after the step has ended and a checkpoint was written.
     """
-    settings = settings.resolved(recipe.constants)
+    noise = choose_noise(settings.noise, source)
+    settings = settings.resolved(recipe.constants, noise=noise.name)
     seed_step(settings.seed, 0, 1 << 21)
     pair = build_pair(recipe, source.frame_shape)
     frames = crop_length(pair.model, settings.scored_frames)
@@ -247,7 +257,7 @@ def train(
     if not list(pair.model.parameters()):
         raise RunError(f"the model of {recipe.path} has no parameters to train")
     run = _folder(recipe, source, out, settings, resume=resume)
-    training = Training(pair, recipe, settings, run)
+    training = Training(pair, recipe, settings, run, noise=noise)
     training.validation = validation
     if report is not None:
         training.report = report
@@ -296,7 +306,7 @@ def _fit(training: Training, data: SequenceDataset) -> None:
         world_size=trainer.world_size,
     )
     loader = DataLoader(data, batch_sampler=batches, num_workers=settings.workers)
-    with quiet(), interruptible(training):
+    with quiet(), interruptible(training), _one_line_errors():
         trainer.fit(training, loader)
     if training.interrupted:
         raise KeyboardInterrupt
@@ -332,11 +342,16 @@ def _trainer(training: Training) -> L.Trainer:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Lightning's own kind of error, for a device that is not there say, as a ``ValueError``."""
+    """What Lightning says of a device that is not there, or a worker of damaged data, in short."""
     try:
         yield
     except MisconfigurationException as error:
         raise ValueError(str(error).split("\n")[0]) from None
+    except (ValueError, OSError) as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        last = str(error).strip().splitlines()[-1]  # after the worker's traceback: "Kind: reason"
+        raise ValueError(last.partition(": ")[2] or last) from None
 
 
 def _validation_set(

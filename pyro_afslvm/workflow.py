@@ -120,9 +120,10 @@ def sample_run(
     recipe: str | None = None,
     trust: bool = False,
 ) -> tuple[Path, Path]:
-    """Sample futures of test sequences; write ``rollout.gif`` and ``rollout.png``."""
-    from pyro_afslvm.plots import animation, frame_strip, to_png
+    """Sample futures of test sequences; write ``rollout.gif`` and ``rollout.png``.
 
+    Of vectors, ``rollout.csv`` with all values takes the place of the animation.
+    """
     check_minimum(
         num_sequences=(num_sequences, 1),
         num_samples=(num_samples, 1),
@@ -143,6 +144,14 @@ def sample_run(
         horizon=horizon,
         seed=seed,
     )
+    if len(source.frame_shape) == 1:
+        return _draw_vectors(run, arrays)
+    return _draw_frames(run, arrays)
+
+
+def _draw_frames(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
+    from pyro_afslvm.plots import animation, frame_strip, to_png
+
     given = int(arrays["rollout_context"])
     truth, samples = arrays["rollout_truth"].clip(0, 1), arrays["rollout_samples"]
     panels = {"truth": truth} | {f"sample {i}": s for i, s in enumerate(samples, 1)}
@@ -151,6 +160,22 @@ def sample_run(
     strip = {label: panel[0] for label, panel in panels.items()}
     write_atomically(png, to_png(frame_strip(strip, context=given)))
     return gif, png
+
+
+def _draw_vectors(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
+    from pyro_afslvm.plots import forecast_lines, to_png
+
+    truth, samples = arrays["rollout_truth"], arrays["rollout_samples"]  # (N, T, D), (S, ...)
+    table, png = run.path / "rollout.csv", run.path / "rollout.png"
+    figure = forecast_lines(truth[0], samples[:, 0], context=int(arrays["rollout_context"]))
+    write_atomically(png, to_png(figure))
+    lines = ["sample,sequence,time," + ",".join(f"feature_{j + 1}" for j in range(truth.shape[-1]))]
+    for i, sequences in enumerate([truth, *samples]):
+        for n, t in np.ndindex(*truth.shape[:2]):
+            values = ",".join(f"{value:.6g}" for value in sequences[n, t])
+            lines.append(f"{i or 'truth'},{n + 1},{t + 1},{values}")
+    write_atomically(table, ("\n".join(lines) + "\n").encode())
+    return table, png
 
 
 def report_runs(

@@ -1,6 +1,9 @@
 """The importance-weighted bound against the evidence that a Kalman filter gives."""
 
+from functools import partial
+
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -110,3 +113,20 @@ def test_works_on_video_in_single_precision():
     found = iwae(model, lambda *_, **__: None, x, num_particles=2)
     assert found.log_evidence.dtype == torch.float64
     torch.testing.assert_close(found.log_evidence.float(), model.log_prob(x).sum(-1))
+
+
+def test_ragged_sequences_weigh_as_they_do_alone(float64: None):
+    model = build(flow=True)
+    x, lengths = sequences(model), torch.tensor([6, 2, 4])
+    z = torch.randn(7, *x.shape[:2], 2)
+
+    def guide(x, *, lengths=None, rows=slice(None)):
+        """Gives these latents, at no density of their own."""
+        with pyro.plate("sequence", len(x), dim=-1):
+            pyro.sample("z", dist.Delta(z[:, rows, : x.shape[1]], event_dim=2))
+
+    together = iwae(model, guide, x, num_particles=7, chunk=7, lengths=lengths).log_evidence
+    for i, length in enumerate(lengths.tolist()):
+        one = partial(guide, rows=slice(i, i + 1))
+        alone = iwae(model, one, x[i : i + 1, :length], num_particles=7, chunk=7)
+        torch.testing.assert_close(together[i : i + 1], alone.log_evidence, rtol=1e-10, atol=0)

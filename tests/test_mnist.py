@@ -299,7 +299,7 @@ def test_download_fetches_what_is_missing(
 ) -> None:
     asked = []
 
-    def retrieve(url: str, known_hash: str, *, fname: str, path: Path) -> str:
+    def retrieve(url: str, known_hash: str, *, fname: str, path: Path, **_: Any) -> str:
         asked.append((url.rsplit("/", 1)[-1], known_hash.split(":")[0], fname))
         Path(path).mkdir(exist_ok=True)
         content = gzip.compress((idx_folder / IDX_TRAIN).read_bytes())
@@ -318,7 +318,7 @@ def test_download_fetches_what_is_missing(
 def test_download_of_the_public_file_and_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def retrieve(url: str, known_hash: str, *, fname: str, path: Path) -> str:
+    def retrieve(url: str, known_hash: str, *, fname: str, path: Path, **_: Any) -> str:
         assert known_hash == "md5:be083ec986bfe91a449d63653c411eb2"
         np.save(Path(path) / fname, np.zeros((20, 10, 64, 64), np.uint8))
         return fname

@@ -35,6 +35,8 @@ SMALL = "models.small.slvm_af1"
 
 def build(recipe: str, *frame_shape: tuple[int, ...]) -> Pair:
     pyro.set_rng_seed(1)
+    if "vector" in recipe:
+        frame_shape = ()  # its own, for it takes no pictures
     return import_module(recipe).build(*frame_shape)
 
 

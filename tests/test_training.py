@@ -102,6 +102,25 @@ def test_same_seed_same_run_other_seed_another(recipe, source, tmp_path):
         assert_same(one, other)
 
 
+def test_the_divergence_is_warmed_up(recipe, source, tmp_path, monkeypatch):
+    seen = []
+    original = BoundLoss.forward
+
+    def watch(self, x):
+        seen.append(self.latents.scale)
+        return original(self, x)
+
+    monkeypatch.setattr(BoundLoss, "forward", watch)
+    whole = train(recipe, source, tmp_path / "whole", settings(steps=6, kl_warmup=4))
+    assert seen == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    train(recipe, source, tmp_path / "parts", settings(steps=2, kl_warmup=4))
+    parts = train(recipe, source, tmp_path / "parts", settings(steps=6, kl_warmup=4), resume=True)
+    assert_same(whole, parts)
+    plain = train(recipe, source, tmp_path / "plain", settings(steps=6))
+    with pytest.raises(AssertionError):
+        assert_same(whole, plain)
+
+
 def test_workers_change_nothing(recipe, source, tmp_path):
     one = train(recipe, source, tmp_path / "one", settings(steps=5))
     two = train(recipe, source, tmp_path / "two", settings(steps=5, workers=1))

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
     from pyro_afslvm.data.datasets import SequenceDataset
 
+Noise = Literal["gaussian", "uniform", "none"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -42,7 +43,12 @@ class SequenceSource(abc.ABC):
     @property
     @abc.abstractmethod
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of one frame, (C, H, W)."""
+        """Shape of one frame, (C, H, W) or (D,)."""
+
+    @property
+    def noise(self) -> Noise:
+        """Noise its data need by default: ``"gaussian"`` for uint8, ``"none"`` for floats."""
+        return "gaussian"
 
     @abc.abstractmethod
     def dataset(self, split: Split, *, num_frames: int) -> "SequenceDataset":

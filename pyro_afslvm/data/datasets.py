@@ -2,7 +2,7 @@
 
 import abc
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch.utils.data import Dataset
 from pyro_afslvm.data.base import SPLITS, EmptySplitError, Split
 
 Frames = NDArray[np.uint8]
+Values = NDArray[np.uint8] | NDArray[np.float32]
 
 
 class SequenceDataset(Dataset[Tensor], abc.ABC):
-    """Sequences of one split, as uint8 tensors (T, C, H, W).
+    """Sequences of one split: uint8 or float32 tensors (T, C, H, W), or float32 (T, D).
 
     The index may run past the length: ``epoch, i = divmod(k, len(dataset))``. Training
     sequences differ from epoch to epoch; validation and test repeat exactly. A sequence
@@ -28,10 +29,10 @@ class SequenceDataset(Dataset[Tensor], abc.ABC):
         """Number of sequences in one epoch."""
 
     @abc.abstractmethod
-    def frames(self, k: int) -> Frames:
-        """Sequence ``k`` as an array (T, C, H, W) of its own."""
+    def frames(self, k: int) -> Values:
+        """Sequence ``k`` as an array (T, *frame_shape) of its own."""
 
-    def __getitem__(self, k: int) -> Tensor:  # -> (T, C, H, W)
+    def __getitem__(self, k: int) -> Tensor:  # -> (T, *frame_shape)
         k = operator.index(k)
         if k < 0:
             raise IndexError(f"a sequence index is at least 0, got {k}")
@@ -90,57 +91,70 @@ class GeneratedSequences(SequenceDataset):
 class StoredSequences(SequenceDataset):
     """Sequences from a store, cropped in time.
 
-    Training sequence k is stored sequence ``k % size`` from a random first frame;
-    validation and test sequences start at frame 0.
+    A stored sequence of L frames has L // T windows that do not overlap, from frame 0 on.
+    Validation and test are these windows in order. A training epoch has as many indices;
+    index k takes the sequence of its window from a random first frame. Sequences shorter
+    than T are left out.
 
     Arguments:
         load: ``load(i, first, last)`` gives frames first..last-1 of stored sequence i as
-            an array (T, C, H, W), uint8.
-        size: Number of stored sequences.
-        stored_frames: Length of a stored sequence.
+            an array (T, C, H, W) of uint8 or float32, or (T, D) of float32.
+        lengths: Frames of each stored sequence.
         num_frames: Length T of a crop.
         seed: Seed of the crops.
         split: Which split.
+        max_windows: Use no more than so many windows of a sequence; ``None`` for all.
+        crop: Called with the loaded frames and, for training, the random numbers of this
+            index; gives what is seen of each frame.
 
     Raises:
-        ValueError: The split is empty or the stored sequences are too short.
+        EmptySplitError: There are no sequences.
+        ValueError: All of them are shorter than ``num_frames``.
 
     Example:
         >>> stored = np.arange(20, dtype=np.uint8).reshape(2, 10, 1, 1, 1)
         >>> load = lambda i, first, last: stored[i, first:last].copy()
-        >>> test = StoredSequences(
-        ...     load, size=2, stored_frames=10, num_frames=3, seed=0, split="test"
-        ... )
-        >>> test[3].flatten().tolist()
-        [10, 11, 12]
+        >>> test = StoredSequences(load, lengths=[10, 8], num_frames=4, seed=0, split="test")
+        >>> [x.flatten().tolist() for x in test]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [10, 11, 12, 13], [14, 15, 16, 17]]
     """
 
     def __init__(
         self,
-        load: Callable[[int, int, int], Frames],
+        load: Callable[[int, int, int], Values],
         *,
-        size: int,
-        stored_frames: int,
+        lengths: Sequence[int],
         num_frames: int,
         seed: int,
         split: Split,
+        max_windows: int | None = None,
+        crop: Callable[[Values, np.random.Generator | None], Values] | None = None,
     ) -> None:
-        _check_not_empty(size, split)
-        if num_frames > stored_frames:
+        _check_not_empty(len(lengths), split)
+        self._lengths = np.asarray(lengths, dtype=np.int64)
+        if num_frames > self._lengths.max():
             raise ValueError(
-                f"num_frames is {num_frames}, but the stored sequences have {stored_frames} frames"
+                f"num_frames is {num_frames}, but the stored sequences of the {split} split "
+                f"have {self._lengths.max()} frames at most"
             )
-        self._load, self._size, self._seed, self._split = load, size, seed, split
-        self._num_frames, self._last_start = num_frames, stored_frames - num_frames
+        windows = self._lengths // num_frames
+        self._ends = np.cumsum(windows if max_windows is None else windows.clip(max=max_windows))
+        self._load, self._crop, self._num_frames = load, crop, num_frames
+        self._seed, self._split = seed, split
 
     def __len__(self) -> int:
-        return self._size
+        return int(self._ends[-1])
 
-    def frames(self, k: int) -> Frames:
-        start = 0
-        if self._split == "train":
-            start = int(generator(self._seed, "train", k).integers(self._last_start + 1))
-        return self._load(k % self._size, start, start + self._num_frames)
+    def frames(self, k: int) -> Values:
+        window = k % len(self)
+        i = int(np.searchsorted(self._ends, window, side="right"))
+        rng = generator(self._seed, "train", k) if self._split == "train" else None
+        if rng is None:
+            start = self._num_frames * (window - int(self._ends[i - 1] if i else 0))
+        else:
+            start = int(rng.integers(self._lengths[i] - self._num_frames + 1))
+        frames = self._load(i, start, start + self._num_frames)
+        return frames if self._crop is None else self._crop(frames, rng)
 
 
 def _check_not_empty(size: int, split: Split) -> None:

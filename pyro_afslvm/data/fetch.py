@@ -1,4 +1,4 @@
-"""Where the files of Moving MNIST lie, and how they get there."""
+"""Where the files of public data sets lie, and how they get there."""
 
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,19 @@ _REMOTE = {  # address and hash of what is fetched for each name
     ),
 }
 
+KTH = "http://www.csc.kth.se/cvap/actions"
+KTH_ACTIONS = {  # archive of each action: its hash
+    "boxing": "sha1:adb36ed9c29c846d44d2ba15f348bd115c951bbd",
+    "handclapping": "sha1:d3b81261aa822ef63d0d1523f945bfaff27814d2",
+    "handwaving": "sha1:0792f7cd69f7f895a205c08ac212ddaa7177e370",
+    "jogging": "sha1:21943bdbcef9dad106db0d74661e49eaeaa15a25",
+    "running": "sha1:da83bb313edfd4455fffdda6263696fa10d43c6f",
+    "walking": "sha1:a3e81537271a0ab4576591774baa38c2d97b7e3a",
+}
+BAIR = "http://rail.eecs.berkeley.edu/datasets/bair_robot_pushing_dataset_v0.tar"
+BAIR_HASH = "sha256:c6f8d164ab2be07174ef597e3e070d7466f3142caddc467b6af119b9458cd9cd"
+BAIR_FOLDER = "softmotion30_44k"
+
 
 def locate(path: str | None, *, kind: Kind | None, download: bool) -> dict[str, Path]:
     """Files of Moving MNIST by their names in :data:`PUBLIC`, :data:`IDX_TRAIN`, ...
@@ -37,7 +50,7 @@ def locate(path: str | None, *, kind: Kind | None, download: bool) -> dict[str, 
         FileNotFoundError: Nothing is there, and nothing could be fetched.
         ValueError: The path holds the other kind, or both kinds where none was named.
     """
-    place = _cache() if path is None else Path(path).expanduser()
+    place = cache() if path is None else Path(path).expanduser()
     if place.is_file():
         return _named(place, kind)
     if download:
@@ -82,25 +95,74 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((folder / file for file in names if (folder / file).is_file()), None)
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """This package's download cache."""
     import pooch
 
     return Path(pooch.os_cache("pyro_afslvm"))
 
 
 def _fetch(folder: Path, kind: Kind) -> None:
-    import pooch
+    from pyro_afslvm.data.download import download
 
     for name in _names(kind):
-        if _find(folder, name):
-            continue  # never replace the user's file
-        address, known_hash = _REMOTE[name]
-        file = address.rsplit("/", 1)[-1]
-        try:
-            pooch.retrieve(address, known_hash, fname=file, path=folder)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise FileNotFoundError(
-                f"could not fetch {address} ({reason}); without a network, copy {file} "
-                f"to {folder} by hand"
-            ) from error
+        if not _find(folder, name):  # never replace the user's file
+            address, known_hash = _REMOTE[name]
+            download(address, folder, known_hash)
+
+
+def fetch_kth(folder: Path) -> None:
+    """Fetch the KTH Actions into ``folder/ACTION/*.avi`` and ``folder/00sequences.txt``.
+
+    About 1 GB in six archives, each of which is removed when it is unpacked; actions that
+    are there already stay as they are. Archives copied into the folder by hand are used and
+    stay. The archives' hashes are those that the vipy package has published; of ``00sequences.txt``
+    none is known, the first download notes its own in ``00sequences.txt.sha256``.
+
+    Raises:
+        FileNotFoundError: A file could not be fetched; the message says what to do.
+        ValueError: An archive is damaged or unsafe.
+
+    Source: Schüldt, Laptev, Caputo, *Recognizing Human Actions: A Local SVM Approach*, ICPR
+    2004.
+    """
+    from pyro_afslvm.data.download import download
+
+    for action, known_hash in KTH_ACTIONS.items():
+        if not (folder / action).exists():
+            _fetch_archive(f"{KTH}/{action}.zip", known_hash, folder / action, max_bytes=4 << 30)
+    download(f"{KTH}/00sequences.txt", folder, None)
+
+
+def fetch_bair(folder: Path) -> Path:
+    """Fetch BAIR robot pushing and unpack it into ``folder/softmotion30_44k``.
+
+    A tar archive of 32 GB, which is removed when it is unpacked; it needs twice the space
+    until then. An archive copied into the folder by hand is used and stays. The hash is that
+    of the TensorFlow Datasets' list of checksums.
+
+    Raises:
+        FileNotFoundError: It could not be fetched; the message says what to do.
+        ValueError: The archive is damaged or unsafe.
+
+    Source: Ebert, Finn, Lee, Levine, *Self-Supervised Visual Planning with Temporal Skip
+    Connections*, arXiv:1710.05268.
+    """
+    target = folder / BAIR_FOLDER
+    if not target.exists():
+        _fetch_archive(BAIR, BAIR_HASH, target, inner=BAIR_FOLDER, max_bytes=64 << 30)
+    return target
+
+
+def _fetch_archive(
+    address: str, known_hash: str | None, target: Path, *, max_bytes: int, inner: str | None = None
+) -> None:
+    from pyro_afslvm.data.archives import unpack
+    from pyro_afslvm.data.download import download
+
+    folder = target.parent
+    is_users = (folder / address.rsplit("/", 1)[-1]).exists()
+    archive = download(address, folder, known_hash)
+    unpack(archive, target, inner=inner, max_bytes=max_bytes)
+    if not is_users:
+        archive.unlink()

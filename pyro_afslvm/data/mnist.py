@@ -128,11 +128,11 @@ class MovingMNIST(SequenceSource):
         first, size = _stored_part(split, count, self._sizes)
         return StoredSequences(
             partial(_load, path=path, first=first, size=self.size),
-            size=size,
-            stored_frames=stored_frames,
+            lengths=[stored_frames] * size,
             num_frames=num_frames,
             seed=self.seed,
             split=split,
+            max_windows=1,
         )
 
     def _generated(

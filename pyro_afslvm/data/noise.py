@@ -1,4 +1,4 @@
-"""Noise that turns 8-bit pixels into real numbers, and the units that go with it."""
+"""Noise that turns 8-bit pixels into real numbers, if any, and the units that go with it."""
 
 import abc
 import math
@@ -8,26 +8,31 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pyro_afslvm.data.base import Noise, SequenceSource
+
 
 class Dequantization(abc.ABC):
-    """Noise added to 8-bit pixels, so that a density of them has a meaning.
+    """Noise added to data, so that a density of them has a meaning.
 
     Attributes:
         name: Short name, as it appears in results.
+        formula: What x is made of, with data v, in words.
         unit: Unit of a reported value.
-        higher_is_better: Direction of a reported value.
-        ceiling: Largest nats per dimension, 8-bit units, that any model can reach in
-            expectation: the negative entropy of the noise.
+        ceiling: Largest nats per dimension, see :meth:`to_nats`, that any model can reach
+            in expectation: the negative entropy of the noise.
         spread: Standard deviation of the noise's own log-density per value, in nats.
-        log_levels: Nats per dimension between [0, 1] units and 8-bit units, log 256.
+        log_levels: Nats per dimension between the units of the model and of the data:
+            log 256 from [0, 1] to 8-bit units.
+        whole_numbers: Whether it is for 8-bit pixels; otherwise for real numbers.
     """
 
-    name: ClassVar[str]
+    name: ClassVar["Noise"]
+    formula: ClassVar[str]
     unit: ClassVar[str]
-    higher_is_better: ClassVar[bool]
     ceiling: ClassVar[float]
     spread: ClassVar[float]
     log_levels: ClassVar[float] = math.log(256)
+    whole_numbers: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
@@ -38,12 +43,16 @@ class Dequantization(abc.ABC):
             generator: Source of the noise, on the frames' device.
 
         Raises:
-            ValueError: The frames are not uint8.
+            ValueError: The frames are of another type.
         """
 
-    @abc.abstractmethod
+    def to_nats(self, log_prob_per_dim: float) -> float:
+        """Nats per dimension in the data's units, from those of the model's units."""
+        return log_prob_per_dim - self.log_levels
+
     def to_report(self, log_prob_per_dim: float) -> float:
-        """The reported value of a log-density per dimension, nats, [0, 1] units."""
+        """The reported value of a log-density per dimension, nats, units of the model."""
+        return self.to_nats(log_prob_per_dim)
 
 
 class GaussianDequantization(Dequantization):
@@ -61,8 +70,8 @@ class GaussianDequantization(Dequantization):
     """
 
     name = "gaussian"
+    formula = "v/255 + N(0, (1/256)²)"
     unit = "nats/dim"
-    higher_is_better = True
     ceiling = -0.5 * math.log(2 * math.pi * math.e)
     spread = math.sqrt(0.5)
 
@@ -75,10 +84,6 @@ class GaussianDequantization(Dequantization):
             frames.shape, generator=generator, device=frames.device, dtype=torch.float32
         )
         return frames.to(torch.float32) / 255 + noise / 256
-
-    def to_report(self, log_prob_per_dim: float) -> float:
-        """Nats per dimension in 8-bit units, higher is better."""
-        return log_prob_per_dim - self.log_levels
 
 
 class UniformDequantization(Dequantization):
@@ -98,8 +103,8 @@ class UniformDequantization(Dequantization):
     """
 
     name = "uniform"
+    formula = "(v + U[0, 1))/256"
     unit = "bits/dim"
-    higher_is_better = False
     ceiling = 0.0
     spread = 0.0
 
@@ -116,14 +121,47 @@ class UniformDequantization(Dequantization):
 
     def to_report(self, log_prob_per_dim: float) -> float:
         """Bits per dimension, lower is better."""
-        return (self.log_levels - log_prob_per_dim) / math.log(2)
+        return -self.to_nats(log_prob_per_dim) / math.log(2)
 
 
-_NOISES: tuple[type[Dequantization], ...] = (GaussianDequantization, UniformDequantization)
+class NoDequantization(Dequantization):
+    r"""Real-valued data as they are; reported in nats per dimension of their own units.
+
+    .. math:: x = v, \qquad \text{value} = \log p(x) / D
+
+    A density of real numbers has no ceiling, and grows without bound on data that repeat a
+    value exactly; sources of real numbers refuse constant ones.
+
+    Example:
+        >>> import torch
+        >>> NoDequantization()(torch.tensor([0.5, -3.0]))
+        tensor([ 0.5000, -3.0000])
+    """
+
+    name = "none"
+    formula = "v"
+    unit = "nats/dim, own units"
+    ceiling = math.inf
+    spread = 0.0
+    log_levels = 0.0
+    whole_numbers = False
+
+    def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
+        """The frames, float32; 8-bit ones are refused."""
+        import torch
+
+        if not frames.is_floating_point():
+            raise ValueError(f"frames must be floating point without noise, got {frames.dtype}")
+        return frames.to(torch.float32)
+
+
+NOISES: dict[str, type[Dequantization]] = {
+    noise.name: noise for noise in (GaussianDequantization, UniformDequantization, NoDequantization)
+}
 
 
 def dequantization(name: str) -> Dequantization:
-    """The dequantization of that name, ``"gaussian"`` or ``"uniform"``.
+    """The dequantization of that name, ``"gaussian"``, ``"uniform"`` or ``"none"``.
 
     Raises:
         ValueError: There is none of that name.
@@ -132,11 +170,33 @@ def dequantization(name: str) -> Dequantization:
         >>> dequantization("gaussian").unit
         'nats/dim'
     """
-    for noise in _NOISES:
-        if noise.name == name:
-            return noise()
-    known = ", ".join(repr(noise.name) for noise in _NOISES)
-    raise ValueError(f"unknown noise {name!r}: expected one of {known}")
+    if name not in NOISES:
+        known = ", ".join(map(repr, NOISES))
+        raise ValueError(f"unknown noise {name!r}: expected one of {known}")
+    return NOISES[name]()
+
+
+def choose_noise(asked: str | None, source: "SequenceSource") -> Dequantization:
+    """The noise that was asked for, or else the one that the source's data need.
+
+    Raises:
+        ValueError: It is of no use for these data, or there is none of that name.
+
+    Example:
+        >>> from pyro_afslvm.data import MovingDigits
+        >>> choose_noise("none", MovingDigits())
+        Traceback (most recent call last):
+        ValueError: noise 'none' is for real numbers, but moving_digits holds 8-bit ...
+    """
+    needed = dequantization(source.noise)
+    chosen = needed if asked is None else dequantization(asked)
+    if chosen.whole_numbers != needed.whole_numbers:
+        kinds = {True: "8-bit pixels", False: "real numbers"}
+        raise ValueError(
+            f"noise {chosen.name!r} is for {kinds[chosen.whole_numbers]}, but {source.name} holds "
+            f"{kinds[needed.whole_numbers]}: take {needed.name!r}"
+        )
+    return chosen
 
 
 def _check_pixels(frames: "Tensor") -> None:

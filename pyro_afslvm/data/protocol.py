@@ -6,15 +6,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
-from typing import TYPE_CHECKING, TypeVar
 
 from pyro_afslvm.data.base import SPLITS, check_minimum
 from pyro_afslvm.data.noise import Dequantization, dequantization
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Value = TypeVar("Value", float, "Tensor")
+COMPARABLE = ("data", "split", "scored_frames", "noise")  # what results in one table share
 
 _PACKAGES = ("pyro-afslvm", "torch", "pyro-ppl", "numpy", "lightning")
 
@@ -110,35 +106,6 @@ class Protocol:
             raise ValueError(f"expected a protocol with the fields {', '.join(sorted(names))}")
         return cls(**values)
 
-    def comparable(self, other: "Protocol") -> bool:
-        """Whether two results may share a column: same data, split, scored frames and noise."""
-        return all(
-            getattr(self, name) == getattr(other, name)
-            for name in ("data", "split", "scored_frames", "noise")
-        )
-
-
-def nats_per_dim(log_prob: Value, *, num_dims: int, noise: Dequantization) -> Value:
-    r"""Log-likelihood per dimension in 8-bit units.
-
-    .. math:: \log p(x) / D - \log 256
-
-    Arguments:
-        log_prob: :math:`\log p(x)` in nats, density over [0, 1] units.
-        num_dims: Number D of scored values: frames times channels times pixels.
-        noise: The dequantization of x.
-
-    Raises:
-        ValueError: ``num_dims`` is not positive.
-
-    Example:
-        >>> round(nats_per_dim(0.0, num_dims=100, noise=dequantization("gaussian")), 4)
-        -5.5452
-    """
-    if num_dims < 1:
-        raise ValueError(f"num_dims must be at least 1, got {num_dims}")
-    return log_prob / num_dims - noise.log_levels
-
 
 def check_ceiling(nats_per_dim: float, *, noise: Dequantization, num_values: int) -> None:
     r"""Checks that a result does not exceed what any model can reach.
@@ -148,7 +115,7 @@ def check_ceiling(nats_per_dim: float, *, noise: Dequantization, num_values: int
     below :math:`e^{-20}`; :math:`\log q` itself fluctuates by ``noise.spread`` per value.
 
     Arguments:
-        nats_per_dim: The result, 8-bit units.
+        nats_per_dim: The result, from :meth:`Dequantization.to_nats`.
         noise: The dequantization of x.
         num_values: Number of values it is the mean of, each with noise of its own.
 
@@ -163,39 +130,11 @@ def check_ceiling(nats_per_dim: float, *, noise: Dequantization, num_values: int
     """
     if math.isnan(nats_per_dim):
         raise ValueError("nats/dim is NaN: a bug or a diverged model")
+    if math.isinf(noise.ceiling) and nats_per_dim == math.inf:
+        raise ValueError("nats/dim is infinite: the data repeat a value exactly, or a bug")
     tolerance = 5 * noise.spread / math.sqrt(num_values) + 20 / num_values
     if nats_per_dim > noise.ceiling + tolerance:
         raise ValueError(
             f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the dequantization "
             f"noise, {noise.ceiling:.4f} ({noise.name}): a bug"
-        )
-
-
-def check_unit_range(x: "Tensor", name: str = "x") -> None:
-    """Checks that frames can be scored: finite floats near [0, 1], not raw 0..255 values.
-
-    Arguments:
-        x: Frames of any shape.
-        name: What to call them in the message.
-
-    Raises:
-        ValueError: They hold integers, NaN, Inf, or values beyond 10 in magnitude.
-
-    Example:
-        >>> import torch
-        >>> check_unit_range(torch.tensor([0.0, 128.0, 255.0]))
-        Traceback (most recent call last):
-        ValueError: x must hold floats near [0, 1], got values up to 255: raw 0..255 pixels?
-    """
-    if not x.dtype.is_floating_point:
-        raise ValueError(f"{name} must hold floats near [0, 1], got {x.dtype}: raw 0..255 pixels?")
-    if x.numel() == 0:
-        return
-    low, high = (float(bound) for bound in x.detach().aminmax())  # both NaN if any value is
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"{name} must hold floats near [0, 1], got NaN or Inf")
-    if max(-low, high) > 10:
-        raise ValueError(
-            f"{name} must hold floats near [0, 1], got values up to {max(-low, high):g}: "
-            "raw 0..255 pixels?"
         )

@@ -11,6 +11,8 @@ from pyro_afslvm.plots.curves import training_curves as training_curves
 from pyro_afslvm.plots.film import FlowLevel as FlowLevel
 from pyro_afslvm.plots.film import flow_figure as flow_figure
 from pyro_afslvm.plots.film import frame_strip as frame_strip
+from pyro_afslvm.plots.lines import flow_lines as flow_lines
+from pyro_afslvm.plots.lines import forecast_lines as forecast_lines
 from pyro_afslvm.plots.style import to_png as to_png
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "FlowLevel",
     "animation",
     "flow_figure",
+    "flow_lines",
+    "forecast_lines",
     "frame_strip",
     "motivating_example",
     "to_png",

@@ -71,9 +71,13 @@ def _render(runs: Sequence[Run], title: str) -> str:
         files("pyro_afslvm.report").joinpath("template.html").read_text(encoding="utf-8")
     )
     found = tables.tables(runs)
+    units = {tables.nats_unit(run.protocol) for run in runs}
     return template.render(
         title=title,
         tables=found,
+        eight_bit=tables.EIGHT_BIT in units,
+        own_units=bool(units - {tables.EIGHT_BIT}),
+        vectors=any(map(pictures.is_vectors, runs)),
         curves=[(table.caption, pictures.curves(table.runs)) for table in found],
         flows=[(run.label, _drawn(pictures.flow, run)) for run in runs],
         rollouts=[(run.label, _drawn(pictures.rollout, run)) for run in runs],

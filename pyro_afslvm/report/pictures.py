@@ -3,15 +3,17 @@
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from pyro_afslvm import plots
 from pyro_afslvm.report.runs import Array, Run
+from pyro_afslvm.report.tables import EIGHT_BIT, nats_unit
 
 _FLOW_COLUMNS, _STRIP_COLUMNS, _SAMPLES, _SEQUENCES = 10, 20, 3, 2  # that fit on a page
+_FLOW_VECTORS = 50
 
 
 class Picture(NamedTuple):
@@ -26,7 +28,7 @@ def curves(runs: Sequence[Run]) -> Picture | None:
     """Validation (and, thin, training) against seconds and steps; ``None`` without metrics."""
     panels: dict[str, plots.Curves] = {}
     faint: dict[str, plots.Curves] = {}
-    trained = [run for run in runs if _has_values(run) and _is_gaussian(run)]
+    trained = [run for run in runs if _has_values(run) and _is_of_protocol(run)]
     if not trained:
         return None
     for column, label in (("seconds", "training seconds"), ("step", "training steps")):
@@ -35,29 +37,36 @@ def curves(runs: Sequence[Run]) -> Picture | None:
     others = {
         f"{run.label} (test)": float(run.results["nats_per_dim"])
         for run in runs
-        if not _has_values(run) or not _is_gaussian(run)
+        if not _has_values(run) or not _is_of_protocol(run)
     }
-    figure = plots.training_curves(panels, faint=faint, baselines=others)
+    unit = nats_unit(runs[0].protocol)
+    own: Any = {"ceiling": None, "ylabel": unit} if unit != EIGHT_BIT else {}
+    figure = plots.training_curves(panels, faint=faint, baselines=others, **own)
     return _png(figure, "Training curves of " + ", ".join(run.label for run in trained))
 
 
 def flow(run: Run) -> Picture | None:
     """Frames, shift, scale and noise of one test sequence; ``None`` without them."""
-    levels = [level[:, :_FLOW_COLUMNS] for level in _levels(run)]
+    levels = list(_levels(run))
     if "frames" not in run.pictures or not levels:
         return None
-    frames = run.pictures["frames"][0, :_FLOW_COLUMNS]
-    figure = plots.flow_figure(frames, [plots.FlowLevel(*level) for level in levels])
+    frames = run.pictures["frames"][0]
+    shown = _FLOW_VECTORS if frames.ndim == 2 else _FLOW_COLUMNS
+    draw = plots.flow_lines if frames.ndim == 2 else plots.flow_figure
+    figure = draw(frames[:shown], [plots.FlowLevel(*level[:, :shown]) for level in levels])
     return _png(figure, f"{run.label}: frames, shift, scale and noise over time")
 
 
-def rollout(run: Run) -> tuple[Picture, Picture] | None:
-    """An animation and a strip of stills of what follows the given frames."""
+def rollout(run: Run) -> tuple[Picture | None, Picture] | None:
+    """An animation and a strip of stills of what follows the given frames; lines of vectors."""
     if not {"rollout_context", "rollout_truth", "rollout_samples"} <= run.pictures.keys():
         return None
     context = int(run.pictures["rollout_context"])
     truth = run.pictures["rollout_truth"][:_SEQUENCES]  # (N, T, C, H, W)
     samples = run.pictures["rollout_samples"][:, :_SEQUENCES]  # (S, N, T, C, H, W)
+    about = f"{run.label}: truth and samples after {context} given frames"
+    if truth.ndim == 3:
+        return None, _png(plots.forecast_lines(truth[0], samples[:, 0], context=context), about)
     panels = {"truth": truth}
     panels |= {f"sample {i}": sample for i, sample in enumerate(samples[:_SAMPLES], 1)}
     if len(samples) > 1:
@@ -69,15 +78,20 @@ def rollout(run: Run) -> tuple[Picture, Picture] | None:
         context=int((shown < context).sum()),
         times=[int(time) + 1 for time in shown],
     )
-    about = f"{run.label}: truth and samples after {context} given frames"
     width = int.from_bytes(gif[6:8], "little")  # the GIF's own header
     return Picture(_uri("image/gif", gif), width, about), _png(strip, about + ", as stills")
 
 
-def _is_gaussian(run: Run) -> bool:
-    """Whether its curves are of the paper's noise: curves of two protocols share no axis."""
+def is_vectors(run: Run) -> bool:
+    """Whether its pictures are of vectors, not of frames."""
+    return run.pictures["rollout_truth"].ndim == 3 if "rollout_truth" in run.pictures else False
+
+
+def _is_of_protocol(run: Run) -> bool:
+    """Whether its curves are of the noise it is reported for: others share no axis."""
     training = run.settings.get("training") if isinstance(run.settings, dict) else None
-    return not isinstance(training, dict) or training.get("noise", "gaussian") == "gaussian"
+    noise = training.get("noise") if isinstance(training, dict) else None
+    return noise is None or noise == run.protocol.get("noise")
 
 
 def _has_values(run: Run) -> bool:

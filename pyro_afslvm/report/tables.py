@@ -6,9 +6,15 @@ from collections.abc import Callable, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
 
+from pyro_afslvm.data.noise import (
+    NOISES,
+    GaussianDequantization,
+    NoDequantization,
+    UniformDequantization,
+)
+from pyro_afslvm.data.protocol import COMPARABLE
 from pyro_afslvm.report.runs import Run
 
-COMPARABLE = ("data", "split", "scored_frames", "noise")  # what runs of one table share
 _WORDS = {
     "data": "data",
     "split": "split",
@@ -20,10 +26,7 @@ _WORDS = {
     "seed": "seed",
     "num_sequences": "sequences",
 }
-_NOISES = {  # what the names of dequantizations stand for, pixels v of 0 to 255
-    "gaussian": "v/255 + N(0, (1/256)²)",
-    "uniform": "(v + U[0, 1))/256",
-}
+EIGHT_BIT = GaussianDequantization.unit  # of a density over grey levels
 
 
 class Cell(NamedTuple):
@@ -56,6 +59,11 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     return [_table(group) for group in groups.values()]
 
 
+def nats_unit(protocol: dict[str, Any]) -> str:
+    """The unit of a protocol's nats: of grey levels, or of the data's own units."""
+    return NoDequantization.unit if protocol.get("noise") == NoDequantization.name else EIGHT_BIT
+
+
 def text(runs: Sequence[Run]) -> str:
     """The tables as plain text, the best value of a column marked with ``*``."""
     return "\n\n".join(_plain(table) for table in tables(runs))
@@ -84,15 +92,16 @@ def _key(protocol: dict[str, Any]) -> str:
 
 def _table(runs: list[Run]) -> Table:
     """Bits under different protocols stand in columns of their own, as nats do."""
+    unit, bits = nats_unit(runs[0].protocol), UniformDequantization.unit
     columns = {
         "model": [Cell(run.label) for run in runs],
-        "nats/dim ↑": _column(runs, "nats_per_dim", max),
+        f"{unit} ↑": _column(runs, "nats_per_dim", max),
     }
     words = _protocol(runs, lambda run: run.protocol)
-    notes = [_note("nats/dim", words)]
+    notes = [_note(unit, words)]
     discrete = {_key(run.protocol_bits): None for run in runs if run.protocol_bits}
     for number, key in enumerate(discrete, 1):
-        name = "bits/dim" + (f" ({number})" if len(discrete) > 1 else "")
+        name = bits + (f" ({number})" if len(discrete) > 1 else "")
         here = [run for run in runs if run.protocol_bits and _key(run.protocol_bits) == key]
         columns[f"{name} ↓"] = _column(runs, "bits_per_dim", min, here)
         differing = _protocol(here, lambda run: run.protocol_bits or {})
@@ -163,7 +172,8 @@ def _sequences(run: Run) -> dict[str, Any]:
 
 def _value(key: str, value: Any) -> str:
     words = phrase(value)
-    return f"{words}, x = {_NOISES[words]}" if key == "noise" and words in _NOISES else words
+    known = NOISES.get(words) if key == "noise" else None
+    return words if known is None else f"{words}, x = {known.formula}"
 
 
 def _held(values: dict[str, str]) -> str:

@@ -1,0 +1,149 @@
+"""TFRecord files of ``tf.train.Example``, read without TensorFlow, checksums checked."""
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
+
+
+class Record(NamedTuple):
+    """Where a record's data lie in a file, and their masked CRC as stored."""
+
+    offset: int
+    length: int
+    crc: int
+
+
+def masked_crc(data: bytes) -> int:
+    r"""CRC32C of the data, rotated and shifted as TFRecords store it.
+
+    .. math:: (c \gg 15 \mid c \ll 17) + \mathrm{a282ead8}_{16} \bmod 2^{32}
+
+    Example:
+        >>> hex(masked_crc(b"123456789"))  # of the standard check value, e3069283
+        '0xc78ab0e5'
+    """
+    import google_crc32c
+
+    crc = int(google_crc32c.value(data))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def index_records(path: Path) -> list[Record]:
+    """Places of all records of a file; reads their headers only.
+
+    Raises:
+        ValueError: A header is damaged or the file is cut short; names file and record.
+    """
+    records: list[Record] = []
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        position = 0
+        while position < size:
+            header = file.read(_HEADER.size)
+            if len(header) < _HEADER.size:
+                raise _damaged(path, len(records), "cut short in its header")
+            length, crc = _HEADER.unpack(header)
+            if masked_crc(header[:8]) != crc:
+                raise _damaged(path, len(records), "its length has another checksum")
+            offset = position + _HEADER.size
+            position = offset + length + _FOOTER.size
+            if position > size:
+                missing = position - size
+                raise _damaged(path, len(records), f"cut short, {missing:,} bytes are missing")
+            file.seek(offset + length)
+            (stored,) = _FOOTER.unpack(file.read(_FOOTER.size))
+            records.append(Record(offset, length, stored))
+    return records
+
+
+def read_record(path: Path, record: Record, *, number: int) -> bytes:
+    """Data of one record.
+
+    Arguments:
+        path: The file.
+        record: Where the data lie.
+        number: Of the record in the file, from 0, for messages.
+
+    Raises:
+        ValueError: The data have another checksum than is stored.
+    """
+    with path.open("rb") as file:
+        file.seek(record.offset)
+        data = file.read(record.length)
+    if len(data) != record.length or masked_crc(data) != record.crc:
+        raise _damaged(path, number, "its data have another checksum")
+    return data
+
+
+def read_features(path: Path, record: Record, names: Sequence[str], *, number: int) -> list[bytes]:
+    """The named features of one record, each of a single string of bytes.
+
+    Raises:
+        ValueError: The record is damaged, is no ``tf.train.Example``, or lacks a feature.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    data = read_record(path, record, number=number)
+    try:
+        features = _example_type().FromString(data).features.feature
+    except DecodeError:
+        raise _damaged(path, number, "no tf.train.Example") from None
+    found = []
+    for name in names:
+        values: Sequence[bytes] = features[name].bytes_list.value if name in features else ()
+        if len(values) != 1:
+            raise _damaged(path, number, f"feature {name!r} is not there")
+        found.append(bytes(values[0]))
+    return found
+
+
+def _damaged(path: Path, number: int, reason: str) -> ValueError:
+    return ValueError(f"{path}: record {number}: {reason}")
+
+
+@lru_cache(maxsize=1)
+def _example_type() -> Any:
+    """The message type ``tf.train.Example``, with features that hold bytes.
+
+    Features of numbers are left out: they are skipped as unknown fields.
+    """
+    from google.protobuf import (  # type: ignore[import-untyped]
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+    )
+
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="e", syntax="proto3")
+
+    def message(parent: Any, name: str, *fields: tuple[str, int, str | int, bool]) -> Any:
+        made = parent.add(name=name)
+        for title, number, kind, repeated in fields:
+            label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+            if isinstance(kind, str):
+                made.field.add(
+                    name=title, number=number, label=label, type=field.TYPE_MESSAGE, type_name=kind
+                )
+            else:
+                made.field.add(name=title, number=number, label=label, type=kind)
+        return made
+
+    messages = file.message_type
+    message(messages, "BytesList", ("value", 1, field.TYPE_BYTES, True))
+    message(messages, "Feature", ("bytes_list", 1, ".e.BytesList", False))
+    features = message(messages, "Features", ("feature", 1, ".e.Features.FeatureEntry", True))
+    entry = message(
+        features.nested_type,
+        "FeatureEntry",
+        ("key", 1, field.TYPE_STRING, False),
+        ("value", 2, ".e.Feature", False),
+    )
+    entry.options.map_entry = True
+    message(messages, "Example", ("features", 1, ".e.Features", False))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("e.Example"))
