@@ -9,12 +9,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyro_afslvm.data.noise import GaussianDequantization
 from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH, Array, first_of
 
 Curve = tuple[npt.ArrayLike, npt.ArrayLike]  # x, nats
 Curves = Mapping[str, Curve]
 
-NOISE_CEILING = -1.419  # negative entropy of noise of one grey level, nats per dimension
+NOISE_CEILING = GaussianDequantization.ceiling  # nats per dimension
 _DASHES = ((0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 
 
