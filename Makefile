@@ -15,11 +15,11 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1# each worker, so that they do 
 
 export TORCH_INDEX
 
-.PHONY: help setup demo test lint format doctest wheel clean
+.PHONY: help setup demo test lint format doctest notebooks wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s%s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s%s\n", $$1, $$2}' Makefile
 
 setup: .venv/.installed  ## make .venv with the pinned versions (a second call does nothing)
 
@@ -46,6 +46,9 @@ test: setup  ## run the test suite (at most 10 minutes on 2 cores)
 
 doctest: setup  ## run the examples in the library's docstrings
 	@$(ONE_THREAD) $(PY) -m pytest -q -p tests.conftest --doctest-modules pyro_afslvm $(ARGS)
+
+notebooks: setup  ## run the notebooks at smoke size; notebooks/execute.py makes their outputs
+	@AFSLVM_SMOKE=1 $(ONE_THREAD) $(PY) -m pytest -q -n $(WORKERS) --nbmake notebooks $(ARGS)
 
 lint: setup  ## ruff check, ruff format --check, mypy --strict
 	@$(PY) -m ruff check .

@@ -20,15 +20,25 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_afslvm.console import run_program
-from pyro_afslvm.data import MovingDigits, MovingMNIST, SequenceSource, software_versions
-from pyro_afslvm.recipes import load_recipe
+from pyro_afslvm.data import (
+    BAIR,
+    KTH,
+    Arrays,
+    MovingDigits,
+    MovingMNIST,
+    SequenceSource,
+    Videos,
+    software_versions,
+)
+from pyro_afslvm.recipes import Recipe, load_recipe
 from pyro_afslvm.runs import Run, write_json
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.workflow import evaluate_run, report_runs, train_run
 
 SMALL = ("copy_last_frame", "af1", "af2", "slvm", "slvm_af1")
 SMALL_RECIPES = tuple(f"models/small/{name}.py" for name in SMALL)
-SOURCES = (MovingDigits, MovingMNIST)  # imported, so that --data finds them by name
+# Imported, so that --data finds them by name.
+SOURCES = (Arrays, BAIR, KTH, MovingDigits, MovingMNIST, Videos)
 
 
 def compare(
@@ -42,14 +52,19 @@ def compare(
     """Train and evaluate each recipe into a folder of its own, going on with what is there."""
     runs = []
     for path in recipes:
-        recipe = load_recipe(path)
-        folder = out / Path(path).stem
-        begun = (folder / "settings.json").exists()
-        run = train_run(recipe, source, folder, settings, resume=begun)
+        run = train_into(out / Path(path).stem, load_recipe(path), source, settings)
         if not run.results.exists() or run.results.stat().st_mtime < run.last.stat().st_mtime:
             evaluate_run(run, source=source, num_samples=num_samples)
         runs.append(run)
     return runs
+
+
+def train_into(
+    folder: Path, recipe: Recipe, source: SequenceSource, settings: TrainSettings
+) -> Run:
+    """Train, going on with what is in the folder."""
+    begun = (folder / "settings.json").exists()
+    return train_run(recipe, source, folder, settings, resume=begun)
 
 
 def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
@@ -68,7 +83,7 @@ def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
         )
     first = json.loads(seeds[0][0].results.read_text())
     return {
-        "hardware": {"processor": _processor(), "cores": os.cpu_count()},
+        "hardware": hardware(),
         "versions": software_versions(),
         "protocol": first["protocol"],
         "protocol_bits": first["protocol_bits"],
@@ -108,6 +123,11 @@ def _short(run: Run, result: dict[str, Any]) -> dict[str, Any]:
     return {key: result[key] for key in keys} | {"curve": curve}
 
 
+def hardware() -> dict[str, Any]:
+    """What a time was measured on."""
+    return {"processor": _processor(), "cores": os.cpu_count()}
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -131,10 +151,15 @@ def main() -> int:
     return run_program("table1", lambda: table1(options), go_on=go_on)
 
 
+def chosen_settings(options: Namespace) -> dict[str, Any]:
+    """The settings of training among a program's options, but for the seed."""
+    names = [name for name in TrainSettings.__dataclass_fields__ if name != "seed"]
+    return {name: options[name] for name in names}
+
+
 def table1(options: Namespace) -> None:
     """Train and evaluate for every seed, print the tables, write the reports."""
-    names = [name for name in TrainSettings.__dataclass_fields__ if name != "seed"]
-    chosen = {name: options[name] for name in names}
+    chosen = chosen_settings(options)
     source, out, seeds = options.data or MovingDigits(), Path(options.out), []
     for seed in options.seeds:
         settings = TrainSettings(seed=seed, **chosen)

@@ -94,7 +94,7 @@ GUIDES: dict[str, Callable[[SLVM], ForwardGuide]] = {
     "filtering": lambda m: FilteringGuide(m, encoder(), hidden=5),
     "filtering-iaf": lambda m: FilteringGuide(m, encoder(), hidden=5, iaf=iaf(6)),
     "smoothing": lambda m: SmoothingGuide(m, encoder(), summary=4, hidden=5),
-    "smoothing-iaf": lambda m: SmoothingGuide(m, encoder(), summary=4, hidden=5, iaf=iaf(8)),
+    "smoothing-iaf": lambda m: SmoothingGuide(m, encoder(), summary=4, hidden=5, iaf=iaf(14)),
     "iterative": lambda m: IterativeGuide(m, iterations=2, hidden=(8,)),
     "hierarchy": lambda m: FilteringGuide(m, encoder(), posterior=levels(6)),
 }

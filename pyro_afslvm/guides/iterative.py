@@ -21,7 +21,9 @@ class IterativeGuide(ForwardGuide):
         L_t = E_{q(z_t; \lambda)} \log \frac{p(y_t \mid z_t)\, p(z_t \mid z_{<t})}
         {q(z_t; \lambda)}
 
-    with :math:`\lambda = (\mu, \log \sigma)` of q(z_t), started at the prior's prediction. The
+    with :math:`\lambda = (\mu, \log \sigma)` of q(z_t), started at the prior's prediction;
+    :math:`f_\phi` sees the gradient as :math:`\operatorname{asinh}(\sigma \nabla_\mu L_t)` and
+    :math:`\operatorname{asinh}(\nabla_{\log \sigma} L_t)`. The
     expectation is taken with one sample whose noise is drawn along with the frames, once for
     all particles: given it, q is Gaussian given the past, and the bound is a bound.
 
@@ -81,7 +83,6 @@ class _IterativeConditioner(Conditioner):
         size = model.latent_size
         super().__init__(frame_dims=1, initial_shape=(size,), window=0, reach=None)
         self._model = (model,)
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(4))
         self.network = mlp(4 * size, *hidden)
         self.gate = nn.Linear(hidden[-1], 2 * size)
         self.update = nn.Linear(hidden[-1], 2 * size)
@@ -145,10 +146,11 @@ class _IterativeConditioner(Conditioner):
         return current, _State(prior, held, batch)
 
     def _updated(self, now: AffineParameters, gradient: AffineParameters) -> AffineParameters:
-        inputs = [p.detach() for p in (*now, *gradient)]
-        normed = [norm(p) for norm, p in zip(self.norms, inputs, strict=True)]
-        with torch.autocast(normed[0].device.type, enabled=False):
-            features = self.network(torch.cat(normed, -1))
+        shift, log_scale = (p.detach() for p in now)
+        # in units of the scale; far from the optimum gradients are larger by orders of magnitude
+        slopes = (log_scale.exp() * gradient.shift).asinh(), gradient.log_scale.asinh()
+        with torch.autocast(shift.device.type, enabled=False):
+            features = self.network(torch.cat([shift, log_scale, *slopes], -1))
             gate, update = self.gate(features).sigmoid(), self.update(features)
         mixed = gate * torch.cat(now, -1) + (1 - gate) * update
         return AffineParameters(*mixed.chunk(2, -1))

@@ -1,5 +1,6 @@
 """The smoothing posterior: each latent sees all frames."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -14,9 +15,10 @@ class SmoothingGuide(ForwardGuide):
 
     .. math:: q(z_{1:T} \mid x_{1:T}) = \prod_t q(z_t \mid x_{1:T}, z_{<t})
 
-    The frames' features go through a bidirectional LSTM, whose summary of all of them takes
-    the features' place in the filtering guide. Where a sequence ends earlier than the batch,
-    the summary starts from its own end.
+    The frames' features go through a bidirectional LSTM, and its summary of all of them stands
+    beside each frame's own features: what the filtering guide knows is there from the first
+    step of training, or the latents would be given up before the summary says anything. Where
+    a sequence ends earlier than the batch, the summary starts from its own end.
 
     Args:
         model: the model it is for, as in :class:`~pyro_afslvm.FilteringGuide`.
@@ -24,7 +26,8 @@ class SmoothingGuide(ForwardGuide):
         summary: size of the bidirectional LSTM in each direction.
         hidden: size of the posterior's LSTM.
         layers: number of its layers.
-        iaf: as in :class:`~pyro_afslvm.FilteringGuide`, with ``2 * summary`` context features.
+        iaf: as in :class:`~pyro_afslvm.FilteringGuide`, with ``encoder.features + 2 * summary``
+            context features.
     """
 
     def __init__(
@@ -39,7 +42,10 @@ class SmoothingGuide(ForwardGuide):
     ) -> None:
         features: int = encoder.features  # type: ignore[assignment]
         posterior = LSTMConditioner(
-            model.latent_size, hidden=hidden, layers=layers, context_features=2 * summary
+            model.latent_size,
+            hidden=hidden,
+            layers=layers,
+            context_features=features + 2 * summary,
         )
         super().__init__(model, TemporalAffine(posterior), iaf=iaf)
         self.encoder = encoder
@@ -47,13 +53,16 @@ class SmoothingGuide(ForwardGuide):
         self._features = features
 
     def context(self, parts: Split) -> Tensor:
-        """Summary of all frames at each of them: ``(batch, T, 2 * summary)``."""
+        """Features and summary: ``(batch, T, encoder.features + 2 * summary)``."""
         features = check_features(self.encoder(self.model.noise(parts)), self._features)
         features = features.to(parts.values.dtype)
-        if parts.mask is None:
+        return torch.cat([features, self._summary(features, parts.mask)], -1)
+
+    def _summary(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
             outputs: Tensor = self.summary(features)[0]
             return outputs
-        lengths, total = parts.mask.sum(-1).cpu(), features.shape[1]
+        lengths, total = mask.sum(-1).cpu(), features.shape[1]
         packed = pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
         outputs, _ = pad_packed_sequence(self.summary(packed)[0], True, total_length=total)
         return outputs

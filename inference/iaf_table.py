@@ -1,0 +1,299 @@
+"""Binarized MNIST under diagonal, IAF and ResNet posteriors: bound and log p(x) of each.
+
+    python -m inference.iaf_table --path FOLDER --seconds 1200 --seeds 0 1 2 \
+        --out runs/iaf --json iaf.json
+
+Every recipe gets the same budget, of seconds or of steps. A second call goes on where the first
+one stopped, so that ``--steps 5000`` and then ``--seconds 1200`` into the same folder give both.
+"""
+
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+
+from inference.swap_guides import Parser
+from inference.table1 import chosen_settings, hardware, train_into
+from pyro_afslvm import Pair
+from pyro_afslvm.console import run_program
+from pyro_afslvm.data import BinarizedMNIST, software_versions
+from pyro_afslvm.data.base import check_minimum
+from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, iwae
+from pyro_afslvm.progress import counting_bar
+from pyro_afslvm.recipes import load_recipe
+from pyro_afslvm.runs import Run, load_checkpoint, read_json, write_json
+from pyro_afslvm.sampling import seed_step
+from pyro_afslvm.settings import TrainSettings
+from pyro_afslvm.workflow import load_run, sample_run
+
+RECIPES = ("models/vae.py", "models/iaf_vae.py", "models/iaf_resnet_vae.py")
+UNLIMITED = 10**9  # steps, where seconds are the budget
+PAPER = {  # VLB and log p(x) of Table 1, with the full training set of 60,000 digits
+    "diagonal": (-84.08, -81.08),
+    "IAF 2 x 320": (-82.02, -79.77),
+    "IAF 2 x 1920": (-81.17, -79.30),
+    "IAF 4 x 1920": (-80.93, -79.17),
+    "IAF 8 x 1920": (-80.80, -79.10),
+}
+
+
+class Measured(NamedTuple):
+    """Figures of one run, in nats per image."""
+
+    vlb: Tensor  # (images,), mean over samples
+    log_p: Tensor  # (images,), importance-sampled
+    kl: float  # mean of log q(z | x) - log p(z)
+    objective: float | None  # with free bits
+
+
+# figures of a run ----------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def measure(
+    pair: Pair,
+    x: Tensor,
+    *,
+    particles: int,
+    samples: int,
+    free_bits: float = 0.0,
+    batch_size: int = 50,
+    name: str = "",
+) -> Measured:
+    """Bound and importance-sampled log p(x) of images ``(N, 1, C, H, W)``."""
+    device = next(pair.model.parameters()).device
+    vlb, log_p, kl, objective = [], [], [], 0.0
+    elbo = FreeBitsELBO(free_bits)
+    with counting_bar(f"measuring {name:<16}") as progress:
+        for i, batch in enumerate(x.to(device).split(batch_size)):
+            seed_step(0, i, 1 << 25)
+            terms = bound_terms(pair.model, pair.guide, batch, num_particles=samples)
+            vlb.append(terms.bound.double().mean(0).sum(-1).cpu())
+            kl.append(terms.kl.double().mean(0).sum(-1).cpu())
+            found = iwae(pair.model, pair.guide, batch, num_particles=particles, chunk=8)
+            log_p.append(found.log_evidence.cpu())
+            objective -= elbo.loss(pair.model, pair.guide, batch)
+            progress(min((i + 1) * batch_size, len(x)), len(x))
+    free = objective / len(x) if free_bits else None
+    return Measured(torch.cat(vlb), torch.cat(log_p), float(torch.cat(kl).mean()), free)
+
+
+def measure_run(
+    run: Run, source: BinarizedMNIST, x: Tensor, *, particles: int, samples: int
+) -> Measured:
+    """Figures of a run, kept in its ``nats.json`` until it is trained further."""
+    pair, recipe, checkpoint = load_run(run, source=source)
+    wanted = {
+        "data": source.describe(),
+        "images": len(x),
+        "particles": particles,
+        "samples": samples,
+        "step": checkpoint["step"],
+        "last_step": load_checkpoint(run.last)["step"],
+    }
+    kept = run.path / "nats.json"
+    if kept.exists():
+        stored = read_json(kept)
+        if {name: stored.get(name) for name in wanted} == wanted:
+            vlb, log_p = (torch.tensor(stored[name]).double() for name in ("vlb", "log_p"))
+            return Measured(vlb, log_p, stored["kl"], stored["objective"])
+    found = measure(
+        pair,
+        x,
+        particles=particles,
+        samples=samples,
+        free_bits=run.settings.free_bits,
+        name=recipe.name,
+    )
+    numbers = {"vlb": found.vlb.tolist(), "log_p": found.log_p.tolist()}
+    write_json(kept, wanted | numbers | {"kl": found.kl, "objective": found.objective})
+    return found
+
+
+def training(run: Run) -> dict[str, Any]:
+    """What a run's training took."""
+    last = load_checkpoint(run.last)
+    return {
+        "train_seed": run.settings.seed,
+        "train_steps": last["step"],
+        "train_seconds": last["seconds"],
+        "curve": {
+            "step": [row[0] for row in last["curve"]],
+            "seconds": [row[1] for row in last["curve"]],
+            "train_nats_per_image": [784 * row[2] for row in last["curve"]],
+        },
+    }
+
+
+# figures over seeds --------------------------------------------------------------------------
+
+
+def estimate(values: Sequence[Tensor]) -> dict[str, float | None]:
+    """Mean, and standard errors over images and over seeds, from ``(images,)`` of each seed."""
+    per_image = torch.stack([*values]).mean(0)
+    means = [float(value.mean()) for value in values]
+    over_seeds = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
+    over_images = float(per_image.std()) / math.sqrt(len(per_image)) if len(per_image) > 1 else None
+    return {
+        "mean": float(per_image.mean()),
+        "error_images": over_images,
+        "error_seeds": over_seeds,
+    }
+
+
+def model_figures(
+    runs: Sequence[Run], found: Sequence[Measured], baseline: Sequence[Measured]
+) -> dict[str, Any]:
+    """One model's figures; the gain is over the first model, image by image, seed by seed."""
+    pair = load_run(runs[0], source=runs[0].source)[0]
+    objectives = [one.objective for one in found]
+    pairs = list(zip(found, baseline, strict=True))
+    return {
+        "name": runs[0].recipe().name,
+        "recipe": f"{runs[0].path.name}.py",
+        "parameters": sum(p.numel() for part in pair if part for p in part.parameters()),
+        "vlb": estimate([one.vlb for one in found]),
+        "log_p": estimate([one.log_p for one in found]),
+        "kl": statistics.fmean(one.kl for one in found),
+        "vlb_gain": estimate([one.vlb - first.vlb for one, first in pairs]),
+        "log_p_gain": estimate([one.log_p - first.log_p for one, first in pairs]),
+        "free_bits_objective": (
+            None if None in objectives else statistics.fmean(o for o in objectives if o is not None)
+        ),
+        "seeds": [
+            training(run) | {"vlb": float(one.vlb.mean()), "log_p": float(one.log_p.mean())}
+            for run, one in zip(runs, found, strict=True)
+        ],
+    }
+
+
+def table(models: Sequence[dict[str, Any]], *, particles: int, images: int) -> str:
+    """The table in nats per image, and the paper's."""
+    free = any(model["free_bits_objective"] is not None for model in models)
+    heads = ["model", "VLB", f"log p, IS {particles}", "VLB gain", "KL", "steps", "seconds"]
+    heads += ["parameters", *(["free-bits objective"] if free else [])]
+    rows = [_row(model, free) for model in models]
+    rows += [[f"paper: {name}", *(f"{v:.2f}" for v in pair)] for name, pair in PAPER.items()]
+    full = [row + [""] * (len(heads) - len(row)) for row in rows]
+    widths = [max(len(row[i]) for row in [heads, *full]) for i in range(len(heads))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in full]
+    head = "  ".join(c.ljust(w) for c, w in zip(heads, widths, strict=True))
+    lines.insert(len(models), "-" * len(head))
+    note = (
+        f"Nats per image over {images} test images; ± standard error over images, over seeds. The\n"
+        "gain is over the first model, on the same images. The paper's rows are from the full\n"
+        "training set of 60,000 digits, its test set of 10,000, and larger networks."
+    )
+    return "\n".join([line.rstrip() for line in (head, "-" * len(head), *lines)] + [note])
+
+
+def _row(model: dict[str, Any], free: bool) -> list[str]:
+    seeds = model["seeds"]
+    cells = [
+        model["name"],
+        _text(model["vlb"]),
+        _text(model["log_p"]),
+        _text(model["vlb_gain"]),
+        f"{model['kl']:.1f}",
+        f"{statistics.fmean(seed['train_steps'] for seed in seeds):,.0f}",
+        f"{statistics.fmean(seed['train_seconds'] for seed in seeds):,.0f}",
+        f"{model['parameters']:,}",
+    ]
+    objective = model["free_bits_objective"]
+    return cells + ([f"{objective:.2f}" if objective is not None else ""] if free else [])
+
+
+def _text(value: dict[str, float | None]) -> str:
+    errors = (value["error_images"], value["error_seeds"])
+    return f"{value['mean']:.2f}" + "".join(f" ± {e:.2f}" for e in errors if e is not None)
+
+
+# the program ---------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read options, train, measure, print."""
+    parser: ArgumentParser = Parser(prog="iaf_table", description=__doc__.split("\n")[0])
+    parser.add_argument("--path", type=str | None, help="folder of the MNIST idx files")
+    parser.add_argument("--download", action="store_true", help="fetch them, 11 MB")
+    parser.add_argument("--validation_size", type=int, default=0, help="images held out for it")
+    parser.add_argument("--recipes", type=str, nargs="+", default=list(RECIPES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="training seeds")
+    parser.add_argument("--particles", type=int, default=128, help="of log p(x)")
+    parser.add_argument("--samples", type=int, default=8, help="of the bound, for each image")
+    parser.add_argument("--images", type=int | None, help="test images; default: all")
+    parser.add_argument("--out", type=str, default="runs/iaf", help="folder of the runs")
+    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
+    options = parser.instantiate(parser.parse_args(arguments))
+    go_on = f"the same command goes on from here (the runs are in {options.out})"
+    return run_program("iaf_table", lambda: iaf_table(options), go_on=go_on)
+
+
+def iaf_table(options: Namespace) -> None:
+    """Train and measure every recipe with every seed, print the table, write the figures."""
+    check_minimum(particles=(options.particles, 1), samples=(options.samples, 1))
+    recipes = [load_recipe(path) for path in options.recipes]
+    names = [recipe.path.stem for recipe in recipes]
+    if len({*names}) < len(names) or len({*options.seeds}) < len(options.seeds):
+        raise ValueError("expected recipes of different file names, and different seeds")
+    source = BinarizedMNIST(
+        path=options.path, download=options.download, validation_size=options.validation_size
+    )
+    x = _test_images(source, options.images)
+    settings = chosen_settings(options)
+    if options.seconds is not None and options.steps is None:
+        settings["steps"] = UNLIMITED
+    found: dict[str, list[tuple[Run, Measured]]] = {name: [] for name in names}
+    for seed in options.seeds:
+        for recipe in recipes:
+            folder = Path(options.out) / f"seed{seed}" / recipe.path.stem
+            run = train_into(folder, recipe, source, TrainSettings(seed=seed, **settings))
+            counts = {"particles": options.particles, "samples": options.samples}
+            found[recipe.path.stem].append((run, measure_run(run, source, x, **counts)))
+            sample_run(run, source=source)
+    figures = [tuple(zip(*pairs, strict=True)) for pairs in found.values()]
+    models = [model_figures(runs, measured, figures[0][1]) for runs, measured in figures]
+    print(table(models, particles=options.particles, images=len(x)))
+    print(f"samples.png and reconstructions.png are in the folders of {options.out}")
+    if options.json:
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(options.json), _content(options, source, x, models))
+
+
+def _test_images(source: BinarizedMNIST, limit: int | None) -> Tensor:
+    test = source.dataset("test")
+    if limit is not None:
+        check_minimum(images=(limit, 1))
+    return torch.stack([test[i] for i in range(min(limit or len(test), len(test)))])
+
+
+def _content(
+    options: Namespace, source: BinarizedMNIST, x: Tensor, models: list[dict[str, Any]]
+) -> dict[str, Any]:
+    first = Path(options.out) / f"seed{options.seeds[0]}" / Path(options.recipes[0]).stem
+    return {
+        "unit": "nats per image",
+        "data": source.describe() | {"test_images": len(x)},
+        "log_p": f"importance sampling, {options.particles} samples",
+        "vlb": f"mean of {options.samples} samples",
+        "budget": {"steps": options.steps, "seconds": options.seconds},
+        "hardware": hardware() | {"threads": torch.get_num_threads()},
+        "versions": software_versions(),
+        "training": read_json(first / "settings.json")["training"],
+        "models": models,
+        "paper": {
+            "data": "full training set of 60,000 digits",
+            "models": {name: {"vlb": a, "log_p": b} for name, (a, b) in PAPER.items()},
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

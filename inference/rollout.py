@@ -1,0 +1,263 @@
+"""Forecasts of a trained model: how good they are, frame by frame ahead.
+
+    python -m inference.rollout runs/slvm_af1 --horizon 10 --samples 20
+
+Rolls test sequences out as the model samples (temperature 1) and without noise (0), prints the
+scores beside those of copying the last frame, and writes the forecasts and two pictures.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jsonargparse import Namespace
+from torch import Tensor
+
+from inference.swap_guides import Parser
+from pyro_afslvm import Pair, rollout
+from pyro_afslvm.console import run_program
+from pyro_afslvm.data import SequenceSource, dequantization
+from pyro_afslvm.data.base import check_minimum
+from pyro_afslvm.metrics import forecast_scores
+from pyro_afslvm.plots import forecast_lines, frame_strip, to_png
+from pyro_afslvm.plots.scores import score_curves
+from pyro_afslvm.runs import Run, write_atomically
+from pyro_afslvm.sampling import seed_step
+from pyro_afslvm.workflow import load_run
+
+COPY = "copy"
+LEVEL = 0.9  # of the interval whose coverage is printed
+TITLES = {"crps": "CRPS × 1000", "psnr": "PSNR, dB", "ssim": "SSIM", "coverage": "coverage 90 %"}
+FACTORS = {"crps": 1000.0, "coverage": 100.0}
+DIGITS = {"crps": 2, "psnr": 2, "ssim": 3, "coverage": 1}
+
+
+def sequences(
+    source: SequenceSource, *, split: Any, count: int, given: int, horizon: int, seed: int
+) -> Tensor:
+    """The first sequences of a split, dequantized: what is given, and what came true."""
+    data = source.dataset(split, num_frames=given + horizon)
+    if len(data) < count:
+        raise ValueError(f"the {split} set holds {len(data)} sequences, fewer than {count}")
+    seed_step(seed, 0, 1 << 24)
+    return dequantization(source.noise)(torch.stack([data[i] for i in range(count)]))
+
+
+def forecasts(
+    pair: Pair, x: Tensor, *, given: int, temperatures: Sequence[float], **options: Any
+) -> xr.Dataset:
+    """Rollouts at each temperature, and what came true.
+
+    Returns:
+        ``x_future`` (temperature, sample, sequence, time_future, ...), ``x_true`` and
+        ``x_given``.
+    """
+    device = next(pair.model.parameters()).device
+    past, future = x[:, :given], x[:, given:]
+    rolled = xr.concat(
+        [
+            rollout(
+                pair.model,
+                pair.guide,
+                past.to(device),
+                horizon=future.shape[1],
+                temperature=temperature,
+                **options,
+            )
+            for temperature in temperatures
+        ],
+        xr.Variable("temperature", list(temperatures)),
+        combine_attrs="drop_conflicts",
+    )[["x_future"]]
+    frame = rolled.x_future.dims[4:]
+    rolled["x_true"] = (("sequence", "time_future", *frame), future.numpy())
+    rolled["x_given"] = (("sequence", "time_context", *frame), past.numpy())
+    return rolled
+
+
+def scored(found: xr.Dataset) -> xr.Dataset:
+    """Scores of the forecasts and of copying the last frame, along ``forecast``."""
+    truth = found.x_true.to_numpy()
+    last = found.x_given.to_numpy()[None, :, -1:]
+    rows = {
+        name_of(float(temperature)): forecast_scores(
+            found.x_future.sel(temperature=temperature).to_numpy(), truth, levels=(0.5, LEVEL)
+        )
+        for temperature in found.temperature
+    }
+    copied = np.repeat(np.repeat(last, truth.shape[1], 2), 2, 0)  # samples that agree: a point
+    rows[COPY] = forecast_scores(copied, truth, levels=(0.5, LEVEL))
+    names = xr.Variable("forecast", list(rows))
+    return xr.concat(list(rows.values()), names, combine_attrs="drop_conflicts")
+
+
+def calibrated(samples: int) -> float:
+    """Coverage of a calibrated forecast, whose interval is between so many samples' quantiles."""
+    return LEVEL * (samples - 1) / (samples + 1)
+
+
+def name_of(temperature: float) -> str:
+    """A temperature, as it is named in tables."""
+    return f"T = {temperature:g}"
+
+
+def columns(scores: xr.Dataset) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
+    """Title of a score to the means over sequences of each forecast, frame by frame ahead."""
+    means = scores.sel(level=LEVEL).mean("sequence")
+    return {
+        TITLES[kind]: {
+            str(name): means[kind].sel(forecast=name).to_numpy() * FACTORS.get(kind, 1.0)
+            for name in scores.forecast.to_numpy()
+            if not (kind == "coverage" and name == COPY)  # a point covers nothing
+        }
+        for kind in TITLES
+        if kind in means
+    }
+
+
+def table(scores: xr.Dataset) -> str:
+    """The scores, a row for every frame ahead and one for their mean."""
+    found = columns(scores)
+    digits = {TITLES[kind]: count for kind, count in DIGITS.items()}
+    widths = {title: max(7, *map(len, lines)) for title, lines in found.items()}
+    head, names = ["ahead"], ["     "]
+    for title, lines in found.items():
+        head.append(title.center((widths[title] + 2) * len(lines) - 2))
+        names.append("  ".join(name.rjust(widths[title]) for name in lines))
+    steps = scores.time_future.to_numpy()
+    rows = [_row(str(step), found, digits, widths, i) for i, step in enumerate(steps)]
+    rows.append(_row("mean", found, digits, widths, slice(None)))
+    return "\n".join(["    ".join(head).rstrip(), "    ".join(names), *rows])
+
+
+def _row(
+    label: str,
+    found: Mapping[str, Mapping[str, np.ndarray[Any, Any]]],
+    digits: Mapping[str, int],
+    widths: Mapping[str, int],
+    at: int | slice,
+) -> str:
+    cells = [label.rjust(5)]
+    for title, lines in found.items():
+        numbers = (f"{float(np.mean(values[at])):.{digits[title]}f}" for values in lines.values())
+        cells.append("  ".join(number.rjust(widths[title]) for number in numbers))
+    return "    ".join(cells)
+
+
+def pictures(found: xr.Dataset, scores: xr.Dataset) -> tuple[bytes, bytes]:
+    """The first sequence with its forecasts, and the scores, as PNG."""
+    given, truth = (found[name][0].to_numpy() for name in ("x_given", "x_true"))
+    futures = found.x_future.isel(sequence=0)
+    if truth.ndim == 2:
+        path = np.concatenate([given, truth])
+        samples = [np.concatenate([given, future]) for future in futures[0].to_numpy()]
+        figure = forecast_lines(path, np.stack(samples), context=len(given))
+    else:
+        last = np.repeat(given[-1:], len(truth), 0)
+        rows = {"truth": truth, COPY: last}
+        for temperature in futures.temperature.to_numpy():
+            samples = futures.sel(temperature=temperature).to_numpy()
+            rows[f"T={temperature:g}, one"] = samples[0]
+            if temperature > 0:
+                rows[f"T={temperature:g}, mean"] = samples.mean(0)
+        rows = {name: np.concatenate([given, future]).clip(0, 1) for name, future in rows.items()}
+        figure = frame_strip(rows, context=len(given))
+    curves = score_curves(
+        columns(scores),
+        ahead=scores.time_future.to_numpy().tolist(),
+        baseline=COPY,
+        levels={TITLES["coverage"]: 100 * calibrated(found.sizes["sample"])},
+    )
+    return to_png(figure), to_png(curves)
+
+
+def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
+    """Write a file that is whole or not there."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        new = Path(folder) / "new"
+        dataset.to_netcdf(new, engine="h5netcdf")
+        os.replace(new, path)
+
+
+# the program ---------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read options, roll out, print."""
+    parser = Parser(prog="rollout", description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--recipe", type=str | None, help="your copy of the recipe")
+    parser.add_argument("--trust", action="store_true", help="execute the recipe in the folder")
+    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    parser.add_argument("--sequences", type=int, default=16, help="that are rolled out")
+    parser.add_argument("--samples", type=int, default=20, help="futures of each, at least 2")
+    parser.add_argument("--given", type=int, default=6, help="frames that are given")
+    parser.add_argument("--horizon", type=int, default=10, help="frames that are sampled")
+    parser.add_argument(
+        "--temperatures", type=float, nargs="+", default=[1.0, 0.0], help="of the noise"
+    )
+    parser.add_argument("--chunk", type=int, default=10, help="samples at a time")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    parser.add_argument("--out", type=str | None, help="folder to write in (default: the run's)")
+    parser.add_subclass_arguments(SequenceSource, "data", help="default: the run's data")
+    options = parser.instantiate(parser.parse_args(arguments))
+    return run_program("rollout", lambda: roll_out(options))
+
+
+def roll_out(options: Namespace) -> None:
+    """Roll out, print the scores, write forecasts and pictures."""
+    check_minimum(
+        sequences=(options.sequences, 1),
+        samples=(options.samples, 2),
+        given=(options.given, 1),
+        horizon=(options.horizon, 1),
+        seed=(options.seed, 0),
+    )
+    if len({*options.temperatures}) < len(options.temperatures):
+        raise ValueError("expected different temperatures")
+    run = Run.open(options.run)
+    source = options.data or run.source
+    pair, recipe, _ = load_run(run, source=source, recipe=options.recipe, trust=options.trust)
+    given = max(options.given, getattr(pair.model, "context_length", 0) + 1)
+    chosen = {"given": given, "seed": options.seed}
+    x = sequences(
+        source,
+        split=options.split,
+        count=options.sequences,
+        horizon=options.horizon,
+        **chosen,
+    )
+    found = forecasts(
+        pair,
+        x,
+        temperatures=options.temperatures,
+        num_samples=options.samples,
+        chunk=options.chunk,
+        **chosen,
+    )
+    scores = scored(found)
+    print(f"{recipe.name}: {len(x)} sequences, {given} frames given, {options.samples} samples\n")
+    print(table(scores))
+    expected = 100 * calibrated(options.samples)
+    print(f"\na calibrated forecast of {options.samples} samples covers {expected:.1f} %")
+    _write(Path(options.out or run.path), found, scores)
+
+
+def _write(out: Path, found: xr.Dataset, scores: xr.Dataset) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    frames, curves = pictures(found, scores)
+    names = out / "forecast.nc", out / "forecast.png", out / "forecast_scores.png"
+    write_netcdf(xr.merge([found, scores], combine_attrs="drop_conflicts"), names[0])
+    write_atomically(names[1], frames)
+    write_atomically(names[2], curves)
+    print(f"\nwrote {', '.join(map(str, names))}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

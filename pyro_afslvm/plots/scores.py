@@ -1,0 +1,66 @@
+"""Scores of forecasts, frame by frame ahead."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH, first_of
+
+_DASHED = (0, (5, 2))
+
+
+@rc_context(STYLE)
+def score_curves(
+    panels: Mapping[str, Mapping[str, npt.ArrayLike]],
+    *,
+    ahead: Sequence[int],
+    baseline: str | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    """One panel per score, one line per forecast, over frames ahead.
+
+    Args:
+        panels: name of a score to ``{forecast: values}``, one value for each frame ahead.
+        ahead: how many frames ahead each value is.
+        baseline: the forecast that is drawn dashed and dark.
+        levels: of a score, the value a calibrated forecast has.
+
+    Raises:
+        ValueError: for no panels, or values of another length.
+
+    >>> scores = {"CRPS": {"model": [0.1, 0.2], "copy": [0.2, 0.3]}}
+    >>> figure = score_curves(scores, ahead=[1, 2], baseline="copy")
+    """
+    first_of(panels)
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    models = [name for name in names if name != baseline]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(models)}
+    figure = Figure(figsize=(min(WIDTH, 3.2 * len(panels)), 2.6), layout="constrained")
+    for axes, (title, lines) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
+    ):
+        for name, values in lines.items():
+            look: dict[str, Any] = {"color": INK, "ls": _DASHED, "lw": 1.2}
+            if name != baseline:
+                look = {"color": colours[name], "marker": "o", "ms": 3}
+            axes.plot(ahead, _checked(name, values, len(ahead)), label=name, **look)
+        if levels and title in levels:
+            axes.axhline(levels[title], color=FAINT, lw=1, ls=":")
+        axes.set_title(title)
+        axes.set_xlabel("frames ahead")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    widest = max(figure.axes, key=lambda axes: len(axes.lines))
+    figure.legend(*widest.get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def _checked(name: str, values: npt.ArrayLike, length: int) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (length,):
+        raise ValueError(f"{name}: {length} values expected, got {array.shape}")
+    return array
