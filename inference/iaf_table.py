@@ -118,7 +118,7 @@ def measure_run(
 
 def training(run: Run) -> dict[str, Any]:
     """What a run's training took."""
-    last = load_checkpoint(run.last)
+    last, dims = load_checkpoint(run.last), math.prod(run.source.frame_shape)
     return {
         "train_seed": run.settings.seed,
         "train_steps": last["step"],
@@ -126,7 +126,7 @@ def training(run: Run) -> dict[str, Any]:
         "curve": {
             "step": [row[0] for row in last["curve"]],
             "seconds": [row[1] for row in last["curve"]],
-            "train_nats_per_image": [784 * row[2] for row in last["curve"]],
+            "train_nats_per_image": [dims * row[2] for row in last["curve"]],
         },
     }
 

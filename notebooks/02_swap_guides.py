@@ -170,7 +170,7 @@ def encoder():
 
 
 def iaf(context_features):
-    """Sees the guide's context: the encoding of a frame, or summaries from both sides."""
+    """Sees the guide's context: the encoding of a frame, and summaries from both sides."""
     return InverseAutoregressive(LATENT, context_features=context_features, depth=2, hidden=(32,))
 
 
@@ -179,7 +179,7 @@ guides = {
     "filtering, IAF": FilteringGuide(model, encoder(), hidden=32, iaf=iaf(FEATURES)),
     "iterative": IterativeGuide(model, iterations=2, hidden=(32, 32)),
     "smoothing": SmoothingGuide(model, encoder(), summary=16, hidden=32),
-    "smoothing, IAF": SmoothingGuide(model, encoder(), summary=16, hidden=32, iaf=iaf(2 * 16)),
+    "smoothing, IAF": SmoothingGuide(model, encoder(), summary=16, hidden=32, iaf=iaf(FEATURES + 2 * 16)),
 }
 seconds, curves = {}, {}
 for name, guide in guides.items():
@@ -228,8 +228,8 @@ pd.DataFrame(rows).T.round(2)
 # %% [markdown]
 # What the filter cannot know, it pays for: most of its gap is what later frames say. IAF adds
 # little to it, and more to smoothing, where correlations within a step are what is left. The
-# iterative guide sees a frame only through normalised gradients, of four latents here, and is
-# behind the others in so few steps.
+# iterative guide sees a frame only through two gradients of four latents, and needs more steps
+# of training than the others.
 #
 # With more samples every guide's bound rises towards the same evidence, the faster the better
 # the guide. A particle filter gets there sooner: it drops, frame by frame, the particles that

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from pyro_afslvm.transforms import TemporalChain as TemporalChain
     from pyro_afslvm.transforms import TemporalDifference as TemporalDifference
     from pyro_afslvm.transforms import TemporalHierarchy as TemporalHierarchy
+    from pyro_afslvm.vae import VAE as VAE
+    from pyro_afslvm.vae import ResNetVAE as ResNetVAE
+    from pyro_afslvm.vae import ResNetVAEGuide as ResNetVAEGuide
+    from pyro_afslvm.vae import VAEGuide as VAEGuide
 
 __version__ = "0.1.0"
 
@@ -43,6 +47,8 @@ _HOME = {
     "LSTMConditioner": "transforms",
     "MLPConditioner": "transforms",
     "Pair": "pair",
+    "ResNetVAE": "vae",
+    "ResNetVAEGuide": "vae",
     "SLVM": "slvm",
     "SmoothingGuide": "guides",
     "StreamingFilter": "streaming",
@@ -50,6 +56,8 @@ _HOME = {
     "TemporalChain": "transforms",
     "TemporalDifference": "transforms",
     "TemporalHierarchy": "transforms",
+    "VAE": "vae",
+    "VAEGuide": "vae",
     "fit": "svi",
     "rollout": "rollout",
 }

@@ -8,11 +8,20 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_afslvm.console import run_program
-from pyro_afslvm.data import BAIR, KTH, Arrays, MovingDigits, MovingMNIST, SequenceSource, Videos
+from pyro_afslvm.data import (
+    BAIR,
+    KTH,
+    Arrays,
+    BinarizedMNIST,
+    MovingDigits,
+    MovingMNIST,
+    SequenceSource,
+    Videos,
+)
 from pyro_afslvm.settings import TrainSettings
 
 # Imported, so that --data finds them by name.
-SOURCES = (Arrays, BAIR, KTH, MovingDigits, MovingMNIST, Videos)
+SOURCES = (Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos)
 
 
 class Parser(ArgumentParser):
@@ -43,7 +52,7 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("sample", _sample_parser(), help="rollouts of a run, GIF and PNG")
     commands.add_subcommand("report", _report_parser(), help="one HTML page of some runs")
     data = Parser(description="What is done with data before a training.")
-    commands.add_subcommand("data", data, help="prepare data")
+    commands.add_subcommand("data", data, help="prepare and inspect data")
     _add_data_commands(data)  # jsonargparse wants the upper level first
     return parser
 
@@ -90,6 +99,19 @@ def _report_parser() -> ArgumentParser:
 def _add_data_commands(parser: ArgumentParser) -> None:
     commands = parser.add_subcommands(required=True)
     commands.add_subcommand("prepare", _prepare_parser(), help="decode files into a store")
+    commands.add_subcommand("inspect", _inspect_parser(), help="what is there; would a flow help?")
+
+
+def _inspect_parser() -> ArgumentParser:
+    parser = Parser(description="What some data hold, and whether a flow would help on them.")
+    parser.add_argument(
+        "path", type=str | None, nargs="?", help="file, folder or pattern (or else give --data)"
+    )
+    _add_source(parser)
+    parser.add_argument("--out", type=str, default="contact_sheet.png", help="the picture to write")
+    parser.add_argument("--num_frames", type=int, default=13, help="frames of a crop")
+    parser.add_argument("--limit", type=int, default=200, help="crops read from each split")
+    return parser
 
 
 def _prepare_parser() -> ArgumentParser:
@@ -185,6 +207,17 @@ def _prepare(parser: ArgumentParser, options: Namespace) -> None:
     print(prepared_text(prepared))
 
 
+def _inspect(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.data.guess import guess_source
+    from pyro_afslvm.inspecting import inspect_data
+
+    made = parser.instantiate(options).data.inspect
+    if (made.path is None) == (made.data is None):
+        raise ValueError("give either a path or --data")
+    source = made.data or guess_source(made.path)
+    print(inspect_data(source, Path(made.out), num_frames=made.num_frames, limit=made.limit))
+
+
 COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
@@ -192,7 +225,7 @@ COMMANDS = {
     "report": _report,
     "data": _data,
 }
-DATA_COMMANDS = {"prepare": _prepare}
+DATA_COMMANDS = {"prepare": _prepare, "inspect": _inspect}
 
 
 def _settings(options: Namespace) -> TrainSettings:

@@ -20,7 +20,8 @@ from pyro_afslvm.data import (
     dequantization,
     software_versions,
 )
-from pyro_afslvm.loss import crop_length
+from pyro_afslvm.data.noise import BinaryPixels
+from pyro_afslvm.loss import context_length, crop_length
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.pair import Pair
@@ -28,6 +29,7 @@ from pyro_afslvm.sampling import seed_step
 
 Progress = Callable[[int, int], None]
 
+IMAGES = 40  # shown of a data set of single images
 _BITS = ("bits_per_dim", "bits_per_dim_error", "protocol_bits")
 
 
@@ -144,9 +146,11 @@ def evaluate(
     Returns:
         as JSON values, for 8-bit data nats/dim under the paper's protocol and bits/dim under
         the discrete one, for real numbers nats/dim in their own units; temporal
-        correlations, the number of parameters, and the protocols.
+        correlations, the number of parameters, and the protocols; for binary images nats/image
+        too.
     """
-    frames = crop_length(pair.model, scored_frames)
+    frames = crop_length(pair.model, scored_frames, most=source.num_frames)
+    scored_frames = min(scored_frames, frames - context_length(pair.model))
     full = source.dataset(split, num_frames=frames)
     chosen: Any = Subset(full, range(min(limit or len(full), len(full))))
     results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
@@ -166,7 +170,10 @@ def evaluate(
             pair, source, split, frames, scored_frames, noise.name, num_samples, seed
         )
         results |= _figures(found, noise, protocol, len(chosen))
-    x, y = correlations(pair, chosen, noise=noises[0], scored_frames=scored_frames, seed=seed)
+        results |= _image_figures(found, noise, math.prod(source.frame_shape))
+    x = y = None
+    if scored_frames > 1:
+        x, y = correlations(pair, chosen, noise=noises[0], scored_frames=scored_frames, seed=seed)
     parts = [part for part in pair if part is not None]
     parameters = sum(p.numel() for part in parts for p in part.parameters())
     return results | {
@@ -200,6 +207,14 @@ def _figures(
         "num_sequences": num_sequences,
         "protocol": protocol,
     }
+
+
+def _image_figures(found: Likelihood, noise: Dequantization, dims: int) -> dict[str, Any]:
+    """Of binary images, log-probabilities of whole ones."""
+    if noise.data != BinaryPixels.data:
+        return {}
+    error = _number(dims * found.error)
+    return {"nats_per_image": dims * found.mean, "nats_per_image_error": error}
 
 
 def _protocol(
@@ -242,16 +257,21 @@ def pictures(
 ) -> dict[str, NDArray[np.float32]]:
     """Arrays for the flow pictures (Fig. 4) and the rollouts of a model.
 
+    Of a data set of single images, some of them, their reconstructions and samples instead.
+
     Returns:
         ``frames``, ``shift_m``, ``scale_m``, ``noise_m`` of each transform m from the frames
         down; ``rollout_truth``, ``rollout_samples``, ``rollout_context``. Frames are on the
-        scale of pictures, [0, 1]; vectors are in their own units.
+        scale of pictures, [0, 1]; vectors are in their own units. Or ``images``,
+        ``reconstructions`` and ``samples``, ``(N, C, H, W)`` each.
     """
     from pyro.infer import Predictive
 
     _evaluation_mode(pair)
     seed_step(seed, 0, 1 << 23)
     device = next(pair.model.parameters()).device
+    if source.num_frames == 1:
+        return _single_images(pair, source.dataset(split, num_frames=1))
     given = max(context, getattr(pair.model, "context_length", 0) + 1)
     data = _longest(source, split, given, horizon)
     noise = dequantization(source.noise)
@@ -274,6 +294,18 @@ def pictures(
             arrays[f"noise_{m}"] = level.noise
     if not noise.whole_numbers and len(source.frame_shape) == 3:
         arrays |= _shown_in_unit_range(arrays)
+    return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def _single_images(pair: Pair, data: SequenceDataset) -> dict[str, NDArray[np.float32]]:
+    device = next(pair.model.parameters()).device
+    count = min(IMAGES, len(data))
+    x = torch.stack([data[i] for i in range(count)]).to(device)
+    arrays = {
+        "images": x.squeeze(1),
+        "reconstructions": pair.model.reconstruct(pair.guide, x).squeeze(1),  # type: ignore[operator]
+        "samples": pair.model.sample_mean(count),  # type: ignore[operator]
+    }
     return {name: value.cpu().numpy() for name, value in arrays.items()}
 
 

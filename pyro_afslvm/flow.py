@@ -15,7 +15,7 @@ from pyro_afslvm.programs import (
     register,
     split,
 )
-from pyro_afslvm.transforms import TemporalTransform, compose
+from pyro_afslvm.transforms import TemporalHierarchy, TemporalTransform, compose
 
 
 class Simulated(NamedTuple):
@@ -168,7 +168,9 @@ def simulate(model: Any, noise: Tensor, state: Any) -> Simulated:
 
 
 def check_flow(flow: TemporalTransform, frame_shape: tuple[int, ...]) -> None:
-    """Refuse a flow of frames of another rank."""
+    """Refuse a flow of frames of another rank, and a hierarchy, which is for latents."""
+    if any(isinstance(part, TemporalHierarchy) for part in flow.modules()):
+        raise ValueError("a hierarchy is for latents: expected a flow of whole frames")
     if flow.frame_dims != len(frame_shape):
         raise ValueError(
             f"the flow is of frames with {flow.frame_dims} dimensions, frame_shape is "

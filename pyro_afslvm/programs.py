@@ -3,7 +3,9 @@
 import itertools
 import math
 import weakref
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -21,7 +23,10 @@ def register(module: nn.Module) -> None:
     Of two models of one name the param store would train the first only, without a word; a
     copy, or a model whose parameters were replaced, likewise.
     """
-    name = _names.setdefault(module, f"{type(module).__name__}_{next(_numbers)}")
+    name = _names.get(module)
+    if name is None:
+        name = _names[module] = f"{type(module).__name__}_{next(_numbers)}"
+        weakref.finalize(module, _forget, name).atexit = False
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
             _keep(f"{name}.{key}", parameter)
@@ -33,10 +38,55 @@ def _keep(name: str, parameter: nn.Parameter) -> None:
     store = pyro.get_param_store()
     if store._params.get(name) is not parameter:
         if name in store:
-            del store[name]
+            _drop(name)
         store._constraints[name] = dist.constraints.real
         store._params[name] = parameter
         store._param_to_name[parameter] = name
+
+
+def _forget(name: str) -> None:
+    """Let go of the parameters of a module that is gone."""
+    for key in [key for key in pyro.get_param_store()._params if key.startswith(f"{name}.")]:
+        _drop(key)
+
+
+def _drop(key: str) -> None:
+    """Delete a name; its parameter may go on under another, of a network that is shared."""
+    store = pyro.get_param_store()
+    parameter = store._params.pop(key)
+    store._constraints.pop(key, None)
+    if store._param_to_name.get(parameter) == key:
+        del store._param_to_name[parameter]
+
+
+@contextmanager
+def evaluating(*programs: Any) -> Iterator[None]:
+    """Evaluation mode, so that nothing that is learned moves; afterwards as it was."""
+    modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Cut off the table of shapes that Pyro appends to an error inside of a program."""
+    try:
+        yield
+    except ValueError as error:
+        reason, *table = str(error).split("\n")
+        if not table:
+            raise
+        raise ValueError(reason) from None
+
+
+def no_guide(*_: Any, **__: Any) -> None:
+    """The guide of a model without latents."""
 
 
 class Split(NamedTuple):
@@ -68,8 +118,10 @@ def split(
     history = x[:, :context_length] if context_length else None
     mask = None
     if lengths is not None:
+        lengths = torch.as_tensor(lengths, device=x.device)
         check_lengths(lengths, batch, context_length + 1, total)
         mask = torch.arange(context_length, total, device=x.device) < lengths[:, None]
+        check_padding(x[:, context_length:], mask)
     return Split(batch, history, x[:, context_length:], mask)
 
 
@@ -107,6 +159,16 @@ def check_values(x: Tensor, frame_shape: tuple[int, ...]) -> None:
             f"x reaches {largest:g}; expected pixels near [0, 1], not 0..255: dequantize 8-bit "
             "ones, see pyro_afslvm.data.GaussianDequantization, and standardize others"
         )
+
+
+def check_padding(values: Tensor, mask: Tensor) -> None:
+    """Refuse padding so large that its gradient, which is multiplied by zero, is infinite."""
+    if not is_validation_enabled():
+        return
+    outside = mask.reshape(*mask.shape, *[1] * (values.ndim - 2))
+    largest = float(values.detach().masked_fill(outside, 0.0).abs().max())
+    if largest > 1e6:
+        raise ValueError(f"padding reaches {largest:g}: fill it with zeros")
 
 
 def check_lengths(lengths: Tensor, batch: int, shortest: int, longest: int) -> None:

@@ -1,5 +1,6 @@
 """Forecasts of any number of samples, a few at a time."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,15 @@ from torch import Tensor
 
 from pyro_afslvm.data import software_versions
 from pyro_afslvm.flow import FlowModel, Simulated, simulate
-from pyro_afslvm.programs import check_latents, check_lengths, check_shape
+from pyro_afslvm.guides.base import ForwardGuide, check_guide
+from pyro_afslvm.programs import (
+    check_latents,
+    check_lengths,
+    check_shape,
+    check_values,
+    evaluating,
+    one_line_errors,
+)
 from pyro_afslvm.slvm import SLVM
 
 if TYPE_CHECKING:
@@ -41,18 +50,19 @@ def rollout(
         z_t \sim p(z_t \mid x_{<t}, z_{<t}), \quad y_t \sim p(y_t \mid z_t), \quad
         x_t = \mu(x_{<t}) + \sigma(x_{<t}) \odot y_t \qquad (t > T)
 
-    Each frame costs the same, however far ahead; the frames that are given are encoded once
-    for all samples. Every chunk is moved to main memory as it is made: beside the result, the
-    device holds one chunk.
+    Each frame costs the same, however far ahead. The frames that are given are looked at once
+    for their latents and once for what follows, however many samples there are. Every chunk is
+    moved to main memory as it is made: beside the result, the device holds one chunk.
 
     Args:
-        model: a flow or SLVM, in evaluation mode.
+        model: a flow or SLVM; model and guide are run in evaluation mode.
         guide: any guide with a site ``z``; ``None`` for a flow.
         x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
         horizon: frames to sample.
         num_samples: futures of each sequence.
-        temperature: standard deviation of the noise of latents and frames; 0 for the mode of
-            every step, 1 for samples of the model.
+        temperature: standard deviation of the noise of future latents and frames; 0 for the
+            mode of every step, 1 for samples of the model. The latents of ``x`` are drawn from
+            the guide whatever it is.
         chunk: samples at a time.
         lengths: ``(batch,)``; the future of a sequence follows its own last frame.
         seed: of torch's random numbers; as they are by default.
@@ -63,22 +73,55 @@ def rollout(
 
     Raises:
         ValueError: for a horizon below 1, no samples or chunks of none, a negative temperature,
-            lengths out of range, or data the model refuses.
+            lengths out of range, or data or a guide the model refuses.
     """
+    with evaluating(model, guide), one_line_errors():
+        return _rollout(
+            model,
+            guide,
+            x,
+            horizon=horizon,
+            num_samples=num_samples,
+            temperature=temperature,
+            chunk=chunk,
+            lengths=lengths,
+            seed=seed,
+        )
+
+
+def _rollout(
+    model: FlowModel | SLVM,
+    guide: Callable[..., Any] | None,
+    x: Tensor | None,
+    *,
+    horizon: int,
+    num_samples: int,
+    temperature: float,
+    chunk: int,
+    lengths: Tensor | None,
+    seed: int | None,
+) -> "xr.Dataset":
     if horizon < 1:
         raise ValueError(f"expected a horizon of at least 1 frame, got {horizon}")
     if num_samples < 1 or chunk < 1:
         raise ValueError(f"expected at least 1 sample, got {num_samples} in chunks of {chunk}")
-    if not temperature >= 0:
+    if not 0 <= temperature < math.inf:
         raise ValueError(f"expected a temperature of at least 0, got {temperature:g}")
+    if isinstance(model, FlowModel) and guide is not None:
+        raise ValueError("a flow has no latents: expected no guide")
+    if isinstance(guide, ForwardGuide):
+        check_guide(model, guide)
     if seed is not None:
         pyro.set_rng_seed(seed)
     if x is None and lengths is not None:
         raise ValueError("expected no lengths without x")
     if x is not None:
         check_shape(x, model.frame_shape)
+        check_values(x, model.frame_shape)
         if lengths is not None:
-            check_lengths(lengths, len(x), model.context_length + 1, x.shape[1])
+            lengths = torch.as_tensor(lengths)
+            shortest = model.context_length + isinstance(model, SLVM)
+            check_lengths(lengths, len(x), max(1, shortest), x.shape[1])
     arrays = _empty(model, num_samples, 1 if x is None else len(x), horizon)
     example = next(model.parameters(), torch.empty(())) if x is None else x
     like: dict[str, Any] = {"dtype": example.dtype, "device": example.device}
@@ -120,6 +163,8 @@ def _posterior(
     if guide is None:
         raise ValueError("expected a guide: this model has latents")
     sites = _stochastic(guide, x)
+    if "z" not in sites:
+        raise ValueError(f"expected a guide with a site z, got sites {sorted(sites)}")
     check_latents(sites["z"]["value"], x.shape[1] - model.context_length, model.latent_size)
     if list(sites) == ["z"]:
         q = sites["z"]["fn"]

@@ -102,7 +102,8 @@ class Run:
     def settings(self) -> TrainSettings:
         """How the run was trained."""
         try:
-            return TrainSettings(**self.read_settings()["training"])
+            # older runs say nothing of an average, for they had none
+            return TrainSettings(**{"average": 0.0, **self.read_settings()["training"]})
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path / 'settings.json'} is damaged: {error}") from None
 

@@ -20,9 +20,15 @@ class TrainSettings:
         learning_rate: of Adam; by default ``LEARNING_RATE`` of the recipe.
         clip_norm: largest norm of the gradient of the loss, in nats per sequence and frame.
         kl_warmup: steps over which the divergence of the latents comes to count in full.
+        average: decay of a running average of the parameters, such as 0.998, which is what is
+            validated and kept as the model; 0 for the parameters themselves, and by default
+            ``AVERAGE`` of the recipe, or 0.
+        free_bits: least nats that each group of latents counts in training, see
+            :class:`~pyro_afslvm.objectives.FreeBitsELBO`; validation has the plain bound.
         scored_frames: frames scored after the context.
         noise: ``gaussian`` (the paper's) or ``uniform`` (discrete protocol) for 8-bit data,
-            ``none`` for real numbers; by default what the data need.
+            ``none`` for real numbers, ``binary`` for zeros and ones; by default what the data
+            need.
         seed: of parameters, order, noise and samples.
         validate_every: steps between validations, each followed by a checkpoint.
         validation_sequences: sequences of the validation set that are used.
@@ -39,6 +45,8 @@ class TrainSettings:
     batch_size: int | None = None
     learning_rate: float | None = None
     clip_norm: float = 1.0
+    average: float | None = None
+    free_bits: float = 0.0
     kl_warmup: int = 0
     scored_frames: int = 10
     noise: Noise | None = None
@@ -68,7 +76,9 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
-        for name in ("seed", "workers", "kl_warmup"):
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"average must be at least 0 and below 1, got {self.average}")
+        for name in ("seed", "workers", "kl_warmup", "free_bits"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -80,6 +90,7 @@ class TrainSettings:
             batch_size=self.batch_size or int(constants.get("BATCH_SIZE", 16)),
             learning_rate=self.learning_rate or float(constants.get("LEARNING_RATE", 1e-4)),
             noise=self.noise or noise,
+            average=float(constants.get("AVERAGE", 0.0)) if self.average is None else self.average,
         )
 
     def changed_from(self, other: "TrainSettings") -> list[str]:

@@ -19,7 +19,7 @@ from pyro_afslvm.programs import (
     register,
     split,
 )
-from pyro_afslvm.transforms import TemporalTransform, compose
+from pyro_afslvm.transforms import TemporalTransform, check_size, compose
 
 
 class SLVMState(NamedTuple):
@@ -90,8 +90,7 @@ class SLVM(nn.Module):
             raise ValueError("expected a memory for the decoder to see, got none")
         if flow is not None:
             check_flow(flow, frame_shape)
-        if prior.frame_dims != 1 or prior.context_length:
-            raise ValueError("the prior must be a transform of vectors that starts from nothing")
+        check_size(prior, latent_size, "the prior")
         self.frame_shape = tuple(frame_shape)
         self.latent_size = latent_size
         self.context_length = check_context(flow, context_length)
@@ -233,19 +232,6 @@ class SLVM(nn.Module):
         memory = None if self.memory is None else self.memory.step(y, _known(state.memory))
         return Simulated(x, z), SLVMState(prior, flow, memory)
 
-    def score_step(self, y: Tensor, z: Tensor, state: SLVMState) -> tuple[StepLogProb, SLVMState]:
-        """Score one step: ``y`` is the noise behind the frame, as :meth:`noise` gives it.
-
-        Args:
-            y: ``(*batch, *frame_shape)``.
-            z: ``(*batch, latent_size)``.
-            state: where sampling would stand; that of the flow is left as it is.
-        """
-        past = None if state.memory is None else state.memory.summary
-        terms, prior = self.log_prob_step(y, z, state.prior, past)
-        memory = None if self.memory is None else self.memory.step(y, _known(state.memory))
-        return terms, SLVMState(prior, state.flow, memory)
-
     def log_prob_step(
         self, y: Tensor, z: Tensor, prior: Any, past: Tensor | None
     ) -> tuple[StepLogProb, Any]:
@@ -263,6 +249,10 @@ class SLVM(nn.Module):
         if past is not None and self.decode_memory:
             z = torch.cat([z, past.to(z).expand(*z.shape[:-1], -1)], -1)
         location, scale = self.decoder(z)
+        if location.shape[-len(self.frame_shape) :] != self.frame_shape:
+            raise ValueError(
+                f"the decoder gave {tuple(location.shape)} for frames of {self.frame_shape}"
+            )
         return location, scale
 
     def _decoded(

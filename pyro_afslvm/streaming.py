@@ -10,7 +10,7 @@ from pyro_afslvm.flow import FlowModel
 from pyro_afslvm.guides import ForwardGuide
 from pyro_afslvm.memory import MemoryState
 from pyro_afslvm.objectives.smc import Particles, advance, check_filter, draw, resample, start
-from pyro_afslvm.programs import check_shape, check_values
+from pyro_afslvm.programs import check_shape, check_values, evaluating
 from pyro_afslvm.slvm import SLVM
 from pyro_afslvm.transforms import Prediction
 
@@ -40,11 +40,12 @@ class StreamingFilter:
     :func:`~pyro_afslvm.objectives.smc`.
 
     Args:
-        model: a flow or SLVM, in evaluation mode.
+        model: a flow or SLVM; model and guide are run in evaluation mode.
         guide: a filtering guide for it, ``None`` for a flow.
         num_particles: of the filter; 1 gives the terms of the bound.
         resample_below: as in :func:`~pyro_afslvm.objectives.smc`.
-        generator: of the filter's noise. Forecasts draw from torch's own.
+        generator: of the filter's noise. Forecasts, and the updates of an iterative guide,
+            draw from torch's own.
 
     Raises:
         TypeError: for a guide that needs later frames, or a model it cannot filter.
@@ -94,6 +95,10 @@ class StreamingFilter:
         """
         check_shape(frame.unsqueeze(1), self.model.frame_shape)
         check_values(frame, self.model.frame_shape)
+        with evaluating(self.model, self.guide):
+            return self._update(frame)
+
+    def _update(self, frame: Tensor) -> FilterUpdate:
         if self._frames is None and not self.model.context_length:
             self._start(frame)
         if self._frames is None:

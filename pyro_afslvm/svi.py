@@ -13,7 +13,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
-from pyro_afslvm.programs import split
+from pyro_afslvm.programs import evaluating, no_guide, split
 
 
 class FitResult(NamedTuple):
@@ -71,9 +71,6 @@ def fit(
     if kl_warmup < 0:
         raise ValueError(f"expected kl_warmup of at least 0 steps, got {kl_warmup}")
     frames = _scored_frames(model, data)
-    for part in (model, guide):
-        if part is not None and isinstance(part, nn.Module):
-            part.train()
     like = next(model.parameters(), data)
     scale = 1.0 / (min(batch_size, len(data)) * frames)
     adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
@@ -82,21 +79,21 @@ def fit(
     svi = SVI(programs[0], programs[1], adam, elbo or Trace_ELBO())
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
     batches = _batches(data, batch_size, torch.Generator().manual_seed(seed))
-    for step in _counted(steps, progress, bound):
-        latents.scale = warmed_up(step, kl_warmup)
-        try:
-            loss = _step(svi, next(batches).to(like.device, like.dtype))
-        except ValueError as error:  # Pyro's validation met NaN in a distribution
-            reason = str(error).split("\n")[0]
-            raise TrainingError(f"step {step}: {reason}; lower the learning rate") from None
-        bound[step], seconds[step] = -loss, time.perf_counter() - start
-        if not torch.isfinite(bound[step]):
-            raise TrainingError(f"the bound is {-loss} at step {step}: lower the learning rate")
+    with evaluating(model, guide):  # so that the modes they are in come back
+        for part in (model, guide):
+            if isinstance(part, nn.Module):
+                part.train()
+        for step in _counted(steps, progress, bound):
+            latents.scale = warmed_up(step, kl_warmup)
+            try:
+                loss = _step(svi, next(batches).to(like.device, like.dtype))
+            except ValueError as error:  # Pyro's validation met NaN in a distribution
+                reason = str(error).split("\n")[0]
+                raise TrainingError(f"step {step}: {reason}; lower the learning rate") from None
+            bound[step], seconds[step] = -loss, time.perf_counter() - start
+            if not torch.isfinite(bound[step]):
+                raise TrainingError(f"the bound is {-loss} at step {step}: lower the learning rate")
     return FitResult(bound, seconds)
-
-
-def no_guide(*_: Any, **__: Any) -> None:
-    """The guide of a model without latents."""
 
 
 def _scored_frames(model: nn.Module, data: Tensor) -> int:

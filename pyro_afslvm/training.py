@@ -1,5 +1,6 @@
 """Training for the command line, on Lightning: resumable to the bit."""
 
+import copy
 import math
 import shutil
 import time
@@ -16,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyro_afslvm.averaging import RunningAverage
 from pyro_afslvm.console import interruptible, quiet
 from pyro_afslvm.data import (
     Dequantization,
@@ -25,7 +27,7 @@ from pyro_afslvm.data import (
     choose_noise,
 )
 from pyro_afslvm.loss import BoundLoss, crop_length
-from pyro_afslvm.objectives import bound_terms, warmed_up
+from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, warmed_up
 from pyro_afslvm.pair import Pair
 from pyro_afslvm.recipes import Recipe, build_pair, remember
 from pyro_afslvm.runs import (
@@ -54,9 +56,11 @@ class Training(L.LightningModule):
         noise: Dequantization,
     ) -> None:
         super().__init__()
-        self.loss = BoundLoss(pair)
+        free_bits = settings.free_bits
+        self.loss = BoundLoss(pair, FreeBitsELBO(free_bits) if free_bits else None)
         self.recipe, self.settings, self.run_folder = recipe, settings, run
         self.noise = noise
+        self.average = RunningAverage([*self.loss.parameters()], settings.average or 0.0)
         self.step, self.seconds = 0, 0.0
         self.best, self.since_best = -math.inf, 0
         self.interrupted = False
@@ -96,14 +100,19 @@ class Training(L.LightningModule):
         self.best, self.since_best = checkpoint["best"], checkpoint["since_best"]
         self.curve = [tuple(row) for row in checkpoint["curve"]]
         self._losses = list(checkpoint["losses"])
+        self.average.restore(checkpoint.get("trained"))
         self._restored = checkpoint["optimizer"]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; plain data and tensors."""
-        guide = self.loss.guide
+        trained, guide = self.average.trained(), self.loss.guide
+        with self.average.applied():
+            model = copy.deepcopy(self.loss.model.state_dict())
+            of_guide = None if guide is None else copy.deepcopy(guide.state_dict())
         return {
-            "model": self.loss.model.state_dict(),
-            "guide": None if guide is None else guide.state_dict(),
+            "model": model,
+            "guide": of_guide,
+            "trained": trained,
             "optimizer": self.optimizers(use_pl_optimizer=False).state_dict(),  # type: ignore[union-attr]
             "recipe": self.recipe.digest,
             "step": self.step,
@@ -145,6 +154,7 @@ class Training(L.LightningModule):
         now = time.perf_counter()
         self.seconds += now - self._started
         self.step += 1
+        self.average.update(self.step)
         self.report(self)
         if self.step % self.settings.validate_every == 0:
             self._end_of_period()
@@ -166,7 +176,8 @@ class Training(L.LightningModule):
         losses = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
         self._losses = []
         train = self._nats_per_dim(-float(losses))
-        valid = self._validate()
+        with self.average.applied():
+            valid = self._validate()
         score = train if math.isnan(valid) and self.validation is None else valid
         if not (math.isfinite(train) and math.isfinite(score)):
             raise TrainingError(f"the bound is not finite near step {self.step}; {self._kept()}")
@@ -251,7 +262,7 @@ def train(
     settings = settings.resolved(recipe.constants, noise=noise.name)
     seed_step(settings.seed, 0, 1 << 21)
     pair = build_pair(recipe, source.frame_shape)
-    frames = crop_length(pair.model, settings.scored_frames)
+    frames = crop_length(pair.model, settings.scored_frames, most=source.num_frames)
     data = source.dataset("train", num_frames=frames)
     validation = _validation_set(source, frames, settings)
     if not list(pair.model.parameters()):

@@ -122,7 +122,8 @@ def sample_run(
 ) -> tuple[Path, Path]:
     """Sample futures of test sequences; write ``rollout.gif`` and ``rollout.png``.
 
-    Of vectors, ``rollout.csv`` with all values takes the place of the animation.
+    Of single images, ``reconstructions.png`` and ``samples.png`` take their place; of vectors,
+    ``rollout.csv`` with all values takes the place of the animation.
     """
     check_minimum(
         num_sequences=(num_sequences, 1),
@@ -144,6 +145,8 @@ def sample_run(
         horizon=horizon,
         seed=seed,
     )
+    if "images" in arrays:
+        return _draw_images(run, arrays)
     if len(source.frame_shape) == 1:
         return _draw_vectors(run, arrays)
     return _draw_frames(run, arrays)
@@ -160,6 +163,16 @@ def _draw_frames(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
     strip = {label: panel[0] for label, panel in panels.items()}
     write_atomically(png, to_png(frame_strip(strip, context=given)))
     return gif, png
+
+
+def _draw_images(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
+    from pyro_afslvm.plots import image_grid, to_png
+
+    beside, samples = run.path / "reconstructions.png", run.path / "samples.png"
+    pairs = {name: arrays[name] for name in ("images", "reconstructions")}
+    write_atomically(beside, to_png(image_grid(pairs)))
+    write_atomically(samples, to_png(image_grid({"samples": arrays["samples"]})))
+    return beside, samples
 
 
 def _draw_vectors(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:

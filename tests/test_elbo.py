@@ -26,7 +26,7 @@ from pyro_afslvm import (
 )
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, mlp
 from pyro_afslvm.objectives import bound_terms, log_prob_per_step
-from pyro_afslvm.svi import no_guide
+from pyro_afslvm.programs import no_guide
 from pyro_afslvm.transforms import TemporalTransform
 
 FRAME, LATENT, BATCH, SCORED = (1, 16, 16), 3, 2, 4

@@ -1,5 +1,6 @@
 """Guides: what each latent may see, and that any of them can take another's place."""
 
+import copy
 from itertools import pairwise
 
 import pyro
@@ -16,10 +17,11 @@ from pyro_afslvm import (
     InverseAutoregressive,
     IterativeGuide,
     LSTMConditioner,
+    Pair,
     SmoothingGuide,
     TemporalAffine,
 )
-from pyro_afslvm.networks import ConvDecoder, ConvEncoder
+from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from pyro_afslvm.objectives import bound_terms, log_prob_per_step
 from tests.guides import GIVEN, GUIDES, LATENT, PAIRS, SIZE, encoder, plain, sequences, system
 from tests.test_oracle import build as linear_model
@@ -320,7 +322,8 @@ def test_the_posterior_is_searched_again_when_the_model_changed():
 
 def test_a_guide_of_another_model():
     other, guide = system("plain", "filtering")
-    model = SLVM((SIZE,), 2, prior=TemporalAffine(LSTMConditioner(2)), decoder=lambda z: (z, z))
+    decoder = MLPDecoder(2, SIZE)
+    model = SLVM((SIZE,), 2, prior=TemporalAffine(LSTMConditioner(2)), decoder=decoder)
     model.flow, model.context_length = other.flow, other.context_length
     with pytest.raises(ValueError, match="the guide was made for another model"):
         Trace_ELBO().loss(model, guide, sequences())
@@ -335,8 +338,26 @@ def test_an_encoder_for_another_size_of_frames():
     )
     small = ConvEncoder((1, 8, 8), features=5, width=4)
     for guide in (FilteringGuide(model, small), SmoothingGuide(model, small)):
-        with pytest.raises(ValueError, match="made for frames of another size"):
-            guide(torch.rand(1, 4, 1, 16, 16))
+        with pytest.raises(ValueError, match=r"was not made for frames of \(1, 16, 16\)"):
+            guide.context(model.split(torch.rand(1, 4, 1, 16, 16)))
+    model = plain(with_flow=False)
+    for guide in (FilteringGuide(model, MLPEncoder(5)), SmoothingGuide(model, MLPEncoder(5))):
+        with pytest.raises(ValueError, match=r"was not made for frames of \(3,\)"):
+            guide.context(model.split(sequences().float()))
+
+
+def test_parts_of_another_size():
+    decoder = MLPDecoder(LATENT, SIZE)
+    with pytest.raises(ValueError, match="expected the prior to be of 9 latents, got one of 4"):
+        SLVM((SIZE,), 9, prior=plain().prior, decoder=decoder)
+    wrong = TemporalAffine(LSTMConditioner(5, context_features=6))
+    with pytest.raises(ValueError, match="expected the posterior to be of 4 latents, got one of 5"):
+        FilteringGuide(plain(), encoder(), posterior=wrong)
+    with pytest.raises(ValueError, match="the posterior must be a transform of vectors"):
+        FilteringGuide(plain(), encoder(), posterior=TemporalAffine(ConvConditioner(1)))
+    model = SLVM((SIZE,), LATENT, prior=plain().prior, decoder=MLPDecoder(LATENT, 1))
+    with pytest.raises(ValueError, match=r"the decoder gave \(3, 8, 1\) for frames of \(3,\)"):
+        model.log_prob(sequences().float(), torch.zeros(3, 8, LATENT))
 
 
 def test_an_iaf_of_another_size():
@@ -347,6 +368,40 @@ def test_an_iaf_of_another_size():
 def test_wrong_iterations():
     with pytest.raises(ValueError, match="at least 0 iterations, got -1"):
         IterativeGuide(plain(), iterations=-1)
+    guide = IterativeGuide(plain())
+    with pytest.raises(ValueError, match="at least 0 iterations, got -2"):
+        guide.iterations = -2
+    with pytest.raises(ValueError, match="at least 1 hidden layer"):
+        IterativeGuide(plain(), hidden=())
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_copy_of_the_pair_stays_a_pair(guide: str):
+    pair, x = system("plain", guide), sequences()
+    Trace_ELBO().loss(*pair, x)
+    other = copy.deepcopy(Pair(*pair))
+    assert other.guide.model is other.model
+    assert other.model is not pair.model
+    with torch.no_grad():
+        for p in pair.model.parameters():
+            p.zero_()
+    pyro.set_rng_seed(0)
+    changed = Trace_ELBO().loss(*other, x)
+    fresh = system("plain", guide)
+    pyro.set_rng_seed(0)
+    assert changed == Trace_ELBO().loss(*fresh, x)
+
+
+@each
+def test_state_dicts(model: str, guide: str):
+    pair, other, x = system(model, guide), system(model, guide, seed=1), sequences()
+    for mine, theirs in zip(pair, other, strict=True):
+        theirs.load_state_dict(mine.state_dict())
+    losses = []
+    for each_pair in (pair, other):
+        pyro.set_rng_seed(0)
+        losses.append(Trace_ELBO().loss(*each_pair, x))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("guide", GUIDES)

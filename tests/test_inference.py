@@ -26,7 +26,7 @@ from pyro_afslvm.objectives import iwae, smc
 from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.runs import load_checkpoint
 from pyro_afslvm.sampling import seed_step
-from pyro_afslvm.svi import no_guide
+from pyro_afslvm.programs import no_guide
 from tests.guides import GIVEN, sequences, system
 
 FRAME = (1, 16, 16)

@@ -14,7 +14,8 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_afslvm import Pair
-from pyro_afslvm.svi import no_guide
+from pyro_afslvm.programs import no_guide
+from pyro_afslvm.vae import ImageModel
 
 ROOT = Path(__file__).parents[1]
 PAPER = {
@@ -66,6 +67,7 @@ def batch(pair: Pair) -> Tensor:
     length = pair.model.context_length + 2
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, length, *pair.model.frame_shape, generator=generator)
+    x = x.round() if isinstance(pair.model, ImageModel) else x  # of binary pixels
     return x.to(parameters(pair)[0].dtype)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from inference.motivating_example import main, mean_correlation, noise_log_likelihood
 from models.motivating_example import build, simulate
 from pyro_afslvm.metrics import temporal_correlation
-from pyro_afslvm.svi import no_guide
+from pyro_afslvm.programs import no_guide
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 50

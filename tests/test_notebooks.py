@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_svi", "02_swap_guides", "03_rollouts")
+NAMES = ("01_svi", "02_swap_guides", "03_rollouts", "04_iaf_vae")
 
 each = pytest.mark.parametrize("name", NAMES)
 

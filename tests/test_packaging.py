@@ -135,7 +135,7 @@ def test_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
 def test_sdist_holds_sources_programs_and_tests_but_no_data(tmp_path: Path) -> None:
     with tarfile.open(build("sdist", tmp_path)) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    for folder in ("pyro_afslvm", "models", "inference", "tests"):
+    for folder in ("pyro_afslvm", "models", "inference", "notebooks", "benchmarks", "tests"):
         present = {str(p.relative_to(ROOT)) for p in (ROOT / folder).rglob("*.py")}
         assert present <= names, folder
     assert not {name for name in names if name.endswith((".npy", ".gz", ".pt", ".ckpt", ".gif"))}

@@ -11,9 +11,20 @@ import torch
 from pyro.distributions import Normal
 from pyro.infer import Predictive
 
-from pyro_afslvm import FlowModel, InverseAutoregressive, rollout
+from pyro_afslvm import (
+    SLVM,
+    ConvConditioner,
+    FlowModel,
+    InverseAutoregressive,
+    LSTMConditioner,
+    StreamingFilter,
+    TemporalAffine,
+    rollout,
+)
 from pyro_afslvm.flow import simulate
 from pyro_afslvm.guides import FilteringGuide
+from pyro_afslvm.networks import ConvDecoder, ConvEncoder
+from pyro_afslvm.objectives import iwae
 from tests.guides import GIVEN, LATENT, MODELS, PAIRS, SIZE, encoder, flow, sequences, system
 from tests.registry import calls, perturb
 from tests.test_streaming import video
@@ -83,6 +94,20 @@ def test_temperature_scales_the_noise(model: str):
     cool = rollout(*pair, x, horizon=4, num_samples=3, temperature=0.1, seed=1).x_future
     # without noise what is left is the uncertainty of the posterior
     assert float(abs(cool - still).mean()) < 0.5 * float(abs(warm - still).mean())
+
+
+def test_temperature_is_exactly_the_scale_of_the_noise():
+    """The noise behind a future at temperature 0.3 is 0.3 times that of the same seed at 1."""
+    model = system("no-flow", "filtering").model
+    noises = []
+    for temperature in (1.0, 0.3):
+        found = rollout(model, None, None, horizon=5, temperature=temperature, seed=3)
+        x, z = (torch.from_numpy(found[k].values[:, 0]).double() for k in ("x_future", "z_future"))
+        with torch.no_grad():
+            location, scale = model.decode(z)
+            of_y = (x - location) / scale
+            noises.append(torch.cat([model.prior.condition().inv(z), of_y], -1))
+    torch.testing.assert_close(noises[1], 0.3 * noises[0], rtol=1e-4, atol=1e-4)
 
 
 def test_temperature_zero_is_the_mean_of_the_next_frame():
@@ -207,8 +232,9 @@ def test_bad_requests():
         options = {"horizon": 2, "num_samples": 2} | changed
         prefix = options.pop("x", x)
         guide = options.pop("guide", pair.guide)
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises(ValueError, match=match) as caught:
             rollout(pair.model, guide, prefix, **options)
+        assert "\n" not in str(caught.value)
 
     refused("horizon of at least 1 frame, got 0", horizon=0)
     refused("horizon of at least 1 frame, got -1", horizon=-1, x=None)
@@ -221,15 +247,43 @@ def test_bad_requests():
     refused("expected 3 whole lengths", lengths=torch.tensor([8, 8]))
     refused("expected no lengths without x", x=None, lengths=torch.tensor([8]))
     refused("expected a guide: this model has latents", guide=None)
+    refused("expected a guide with a site z, got sites", guide=lambda x: None)
+    refused("the guide was made for another model", guide=system("plain", "filtering").guide)
+    refused("temperature of at least 0, got inf", temperature=float("inf"))
+    refused("x holds NaN or Inf", x=torch.full_like(x, float("nan")))
+    refused("floating point numbers, got torch.int64", x=x.long())
     refused("expected more than 2 frames", x=x[:, :GIVEN])
     refused(r"expected x of shape", x=x[..., :1])
     refused("2 frames of history are needed", x=None)
 
 
-def test_a_guide_of_another_model():
-    pair, other = system("plain", "filtering"), system("no-flow", "filtering")
-    with pytest.raises(ValueError, match="the guide was made for another model"):
-        rollout(pair.model, other.guide, sequences(), horizon=2)
+def test_a_flow_takes_no_guide_and_short_sequences():
+    model, x = FlowModel(flow().double(), (SIZE,)), sequences()
+    with pytest.raises(ValueError, match="a flow has no latents"):
+        rollout(model, system("plain", "filtering").guide, x, horizon=2)
+    lengths = torch.tensor([GIVEN, 8, 5])
+    assert rollout(model, None, x, horizon=2, lengths=lengths).x_future.shape[1] == 3
+
+
+def test_statistics_of_batch_norm_do_not_move():
+    torch.manual_seed(0)
+    frame = (1, 16, 16)
+    front = TemporalAffine(ConvConditioner(1, hidden=4, depth=1, window=2, norm="batch"))
+    latents = TemporalAffine(LSTMConditioner(3, hidden=5))
+    decoder = ConvDecoder(3, frame, width=4, norm="batch")
+    model = SLVM(frame, 3, prior=latents, decoder=decoder, flow=front).train()
+    guide = FilteringGuide(model, ConvEncoder(frame, features=6, width=4, norm="batch")).train()
+    x = torch.rand(3, 6, *frame)
+    before = [b.clone() for part in (model, guide) for b in part.buffers()]
+    rollout(model, guide, x, horizon=2, num_samples=2)
+    iwae(model, guide, x, num_particles=2)
+    stream = StreamingFilter(model, guide, num_particles=2)
+    for image in x.unbind(1):
+        stream.update(image)
+    after = [b for part in (model, guide) for b in part.buffers()]
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    assert model.training
+    assert guide.training
 
 
 def test_iaf_and_flow_from_nothing():

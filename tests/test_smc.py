@@ -8,11 +8,12 @@ import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_afslvm import ConvConditioner, FlowModel, IterativeGuide, TemporalAffine
+from pyro_afslvm import SLVM, ConvConditioner, FlowModel, IterativeGuide, TemporalAffine
 from pyro_afslvm.objectives import bound_terms, iwae, smc
 from pyro_afslvm.objectives.smc import systematic
+from pyro_afslvm.transforms import LastFrame
 from tests.guides import GIVEN, PAIRS, system
 from tests.guides import sequences as random_sequences
 from tests.test_oracle import (
@@ -238,14 +239,60 @@ def test_it_can_be_maximised(float64: None):
     assert gain > 0.5
 
 
-def test_in_bf16_the_bound_is_in_float64():
-    pair = system("plain", "filtering", dtype=torch.float32)
-    x = random_sequences().float()
-    exact = smc(*pair, x, num_particles=200).log_evidence
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = smc(*pair, x, num_particles=200)
-    assert found.log_evidence.dtype == torch.float64
-    assert (found.log_evidence - exact).abs().max() < 1.0
+class Coarse(nn.Module):
+    """A decoder whose outputs bf16 can hold, so that only the sums could lose anything."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        location = torch.linspace(-1, 1, self.size).bfloat16().float()
+        return location.expand(*z.shape[:-1], -1), torch.full((*z.shape[:-1], self.size), 0.25)
+
+
+@pytest.mark.parametrize("bound", ["elbo", "iwae", "smc"])
+def test_in_bf16_nothing_is_lost_in_sums(bound: str):
+    size = 3000  # thousands of nats: bf16 would be off by tens
+    prior = TemporalAffine(LastFrame(1))
+    model = SLVM((size,), 2, prior=prior, decoder=Coarse(size))
+    guide = IterativeGuide(model, iterations=0)
+    x = torch.randn(2, 4, size)
+    found = []
+    for enabled in (True, False):
+        pyro.set_rng_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled), torch.no_grad():
+            if bound == "elbo":
+                found.append(bound_terms(model, guide, x).bound[0].sum(-1))
+            else:
+                estimate = smc if bound == "smc" else iwae
+                found.append(estimate(model, guide, x, num_particles=3).log_evidence)
+    assert found[0].abs().min() > 10_000
+    assert found[0].dtype in (torch.float32, torch.float64)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
+
+
+def test_ended_sequences_are_not_resampled():
+    pair, x = system("plain", "filtering"), random_sequences()
+    lengths, rows = torch.tensor([4, 8, 6]), []
+    original = FILTER.systematic
+
+    def watch(log_weights, generator=None):
+        rows.append(log_weights.detach().clone())
+        return original(log_weights, generator)
+
+    FILTER.systematic = watch
+    try:
+        with torch.no_grad():
+            smc(*pair, x, num_particles=6, resample_below=1.0, lengths=lengths)
+    finally:
+        FILTER.systematic = original
+    weights = torch.stack(rows)  # (T, K, batch), before each resampling
+    alive = pair.model.split(x, lengths).mask.T  # (T, batch)
+    for i in range(3):
+        last = int(alive[:, i].sum())
+        after = weights[last:, :, i]  # equal since the resampling after the last frame
+        torch.testing.assert_close(after, torch.full_like(after, -math.log(6)))
 
 
 # what a user may get wrong -------------------------------------------------------------------
@@ -260,6 +307,11 @@ def test_what_cannot_be_filtered():
         smc(flow, pair.guide, x)
     with pytest.raises(ValueError, match="at least 1 particle, got 0"):
         smc(*pair, x, num_particles=0)
+    with pytest.raises(ValueError, match="at least 1 particle, got 0"):
+        bound_terms(*pair, x, num_particles=0)
+    twin = system("plain", "filtering")
+    with pytest.raises(ValueError, match="the guide was made for another model"):
+        smc(twin.model, pair.guide, x)
     with pytest.raises(ValueError, match=r"resample_below must lie in 0..1, got 1.5"):
         smc(*pair, x, resample_below=1.5)
     with pytest.raises(ValueError, match="lengths must lie in"):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyro_afslvm.data.base import SequenceSource as SequenceSource
     from pyro_afslvm.data.base import Split as Split
     from pyro_afslvm.data.base import source_from_config as source_from_config
+    from pyro_afslvm.data.binarized import BinarizedMNIST as BinarizedMNIST
     from pyro_afslvm.data.datasets import GeneratedSequences as GeneratedSequences
     from pyro_afslvm.data.datasets import SequenceDataset as SequenceDataset
     from pyro_afslvm.data.datasets import StoredSequences as StoredSequences
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Arrays": "arrays",
     "BAIR": "bair",
+    "BinarizedMNIST": "binarized",
     "Dequantization": "noise",
     "EmptySplitError": "base",
     "GaussianDequantization": "noise",

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from pyro_afslvm.data.datasets import SequenceDataset
 
-Noise = Literal["gaussian", "uniform", "none"]
+Noise = Literal["gaussian", "uniform", "none", "binary"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -49,6 +49,11 @@ class SequenceSource(abc.ABC):
     def noise(self) -> Noise:
         """Noise its data need by default: ``"gaussian"`` for uint8, ``"none"`` for floats."""
         return "gaussian"
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of every sequence; ``None`` where any number may be asked for."""
+        return None
 
     @abc.abstractmethod
     def dataset(self, split: Split, *, num_frames: int) -> "SequenceDataset":

@@ -23,7 +23,8 @@ class Dequantization(abc.ABC):
         spread: Standard deviation of the noise's own log-density per value, in nats.
         log_levels: Nats per dimension between the units of the model and of the data:
             log 256 from [0, 1] to 8-bit units.
-        whole_numbers: Whether it is for 8-bit pixels; otherwise for real numbers.
+        data: What it is for, in words.
+        whole_numbers: Whether that is 8-bit pixels.
     """
 
     name: ClassVar["Noise"]
@@ -32,6 +33,7 @@ class Dequantization(abc.ABC):
     ceiling: ClassVar[float]
     spread: ClassVar[float]
     log_levels: ClassVar[float] = math.log(256)
+    data: ClassVar[str] = "8-bit pixels"
     whole_numbers: ClassVar[bool] = True
 
     @abc.abstractmethod
@@ -144,6 +146,7 @@ class NoDequantization(Dequantization):
     ceiling = math.inf
     spread = 0.0
     log_levels = 0.0
+    data = "real numbers"
     whole_numbers = False
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
@@ -155,13 +158,34 @@ class NoDequantization(Dequantization):
         return frames.to(torch.float32)
 
 
+class BinaryPixels(Dequantization):
+    r"""Pixels 0 and 1 as they are: their probability, reported in nats per image.
+
+    .. math:: x = v, \qquad \text{value} = \log p(x) \le 0
+    """
+
+    name = "binary"
+    formula = "v, 0 or 1"
+    unit = "nats/dim, binary pixels"
+    ceiling = 0.0
+    spread = 0.0
+    log_levels = 0.0
+    data = "binary pixels"
+    whole_numbers = False
+
+    def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
+        """The frames, float32; 8-bit ones are refused."""
+        return NoDequantization()(frames)
+
+
 NOISES: dict[str, type[Dequantization]] = {
-    noise.name: noise for noise in (GaussianDequantization, UniformDequantization, NoDequantization)
+    noise.name: noise
+    for noise in (GaussianDequantization, UniformDequantization, NoDequantization, BinaryPixels)
 }
 
 
 def dequantization(name: str) -> Dequantization:
-    """The dequantization of that name, ``"gaussian"``, ``"uniform"`` or ``"none"``.
+    """The dequantization of that name: ``"gaussian"``, ``"uniform"``, ``"none"``, ``"binary"``.
 
     Raises:
         ValueError: There is none of that name.
@@ -190,11 +214,10 @@ def choose_noise(asked: str | None, source: "SequenceSource") -> Dequantization:
     """
     needed = dequantization(source.noise)
     chosen = needed if asked is None else dequantization(asked)
-    if chosen.whole_numbers != needed.whole_numbers:
-        kinds = {True: "8-bit pixels", False: "real numbers"}
+    if chosen.data != needed.data:
         raise ValueError(
-            f"noise {chosen.name!r} is for {kinds[chosen.whole_numbers]}, but {source.name} holds "
-            f"{kinds[needed.whole_numbers]}: take {needed.name!r}"
+            f"noise {chosen.name!r} is for {chosen.data}, but {source.name} holds {needed.data}: "
+            f"take {needed.name!r}"
         )
     return chosen
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_afslvm.distributions import across_time, standard_normal
 from pyro_afslvm.programs import Split, check_horizon, register
 from pyro_afslvm.slvm import SLVM
-from pyro_afslvm.transforms import InverseAutoregressive, TemporalTransform
+from pyro_afslvm.transforms import InverseAutoregressive, TemporalTransform, check_size
 
 
 class Proposal(NamedTuple):
@@ -52,6 +52,7 @@ class ForwardGuide(nn.Module):
                 f"expected an IAF of {model.latent_size} latents, as the model has, "
                 f"got one of {iaf.features}"
             )
+        check_size(posterior, model.latent_size, "the posterior")
         self._model = (model,)  # in a tuple: its parameters have one owner
         self.posterior = posterior
         self.iaf = iaf
@@ -123,11 +124,29 @@ class ForwardGuide(nn.Module):
         return Proposal(z, log_prob, state)
 
 
-def check_features(features: Tensor, expected: int) -> Tensor:
-    """Refuse the features of an encoder that was made for another size of frames."""
+def encoded(encoder: nn.Module, y: Tensor, frame_shape: tuple[int, ...], expected: int) -> Tensor:
+    """The features of frames, from an encoder that was made for their size.
+
+    Raises:
+        ValueError: if it was not.
+    """
+    try:
+        features: Tensor = encoder(y)
+    except RuntimeError as error:
+        if "shapes cannot be multiplied" not in str(error) and "to have" not in str(error):
+            raise
+        raise ValueError(f"the encoder was not made for frames of {frame_shape}") from None
     if features.shape[-1] != expected:
         raise ValueError(
-            f"the encoder gave {features.shape[-1]} features a frame and not its {expected}: "
-            "it was made for frames of another size"
+            f"the encoder was not made for frames of {frame_shape}: it gave {features.shape[-1]} "
+            f"features and not {expected}"
         )
     return features
+
+
+def check_guide(model: nn.Module, guide: ForwardGuide) -> None:
+    """Refuse a guide that was made for another model: it would use that one's flow."""
+    if guide.model is not model:
+        raise ValueError(
+            "the guide was made for another model: make it, or copy it, together with this one"
+        )

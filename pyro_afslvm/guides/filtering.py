@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from pyro_afslvm.guides.base import ForwardGuide, check_features
+from pyro_afslvm.guides.base import ForwardGuide, encoded
 from pyro_afslvm.programs import Split
 from pyro_afslvm.slvm import SLVM
 from pyro_afslvm.transforms import (
@@ -27,7 +27,7 @@ class FilteringGuide(ForwardGuide):
         hidden: size of the LSTM.
         layers: number of LSTM layers; the paper has two without a flow, one with.
         posterior: a transform of latent vectors with ``encoder.features`` context features,
-            in place of the LSTM's.
+            in place of the LSTM's; ``hidden`` and ``layers`` then mean nothing.
         iaf: inverse autoregressive flow of each step's latents, with ``encoder.features``
             context features; makes the posterior of a step more than a diagonal Gaussian.
 
@@ -45,17 +45,22 @@ class FilteringGuide(ForwardGuide):
         iaf: InverseAutoregressive | None = None,
     ) -> None:
         features: int = encoder.features  # type: ignore[assignment]
-        lstm = LSTMConditioner(
-            model.latent_size, hidden=hidden, layers=layers, context_features=features
-        )
-        super().__init__(model, posterior or TemporalAffine(lstm), iaf=iaf)
+        if posterior is None:
+            lstm = LSTMConditioner(
+                model.latent_size, hidden=hidden, layers=layers, context_features=features
+            )
+            posterior = TemporalAffine(lstm)
+        super().__init__(model, posterior, iaf=iaf)
         self.encoder = encoder
         self._features = features
 
     def context(self, parts: Split) -> Tensor:
         """What the posterior sees of the frames up to each: ``(batch, T, features)``."""
-        return check_features(self.encoder(self.model.noise(parts)), self._features)
+        return self._encoded(self.model.noise(parts))
 
     def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
         """The encoding of one frame: ``(*batch, features)``."""
-        return check_features(self.encoder(y), self._features)
+        return self._encoded(y)
+
+    def _encoded(self, y: Tensor) -> Tensor:
+        return encoded(self.encoder, y, self.model.frame_shape, self._features)

@@ -27,6 +27,11 @@ class IterativeGuide(ForwardGuide):
     expectation is taken with one sample whose noise is drawn along with the frames, once for
     all particles: given it, q is Gaussian given the past, and the bound is a bound.
 
+    The model is held still while its posterior is searched: the gradient of the bound that
+    training sees is the one at fixed :math:`\lambda` for the model, and leaves out how the
+    prior's prediction and the gradients above depend on its parameters. A decoder with batch
+    norm would move its statistics at every update; use group norm.
+
     It has no encoder: what it knows of a frame comes through the model's decoder. Its sampling
     and scoring both go step by step, ``iterations`` gradients of the decoder each.
 
@@ -42,11 +47,22 @@ class IterativeGuide(ForwardGuide):
     def __init__(
         self, model: SLVM, *, iterations: int = 2, hidden: tuple[int, ...] = (256, 256)
     ) -> None:
-        if iterations < 0:
-            raise ValueError(f"expected at least 0 iterations, got {iterations}")
+        if not hidden:
+            raise ValueError("expected at least 1 hidden layer, got none")
         conditioner = _IterativeConditioner(model, hidden)
         super().__init__(model, _ModelAffine(conditioner, model))
         self.iterations = iterations
+
+    @property
+    def iterations(self) -> int:
+        """Updates of each step; may be changed."""
+        return self._iterations
+
+    @iterations.setter
+    def iterations(self, iterations: int) -> None:
+        if iterations < 0:
+            raise ValueError(f"expected at least 0 iterations, got {iterations}")
+        self._iterations = iterations
 
     def context(self, parts: Split) -> Tensor:
         """The frames' noise y, what the model keeps of those before, and noise of the updates."""
@@ -185,13 +201,13 @@ class _ModelAffine(TemporalAffine):
 
     def __init__(self, conditioner: Conditioner, model: SLVM) -> None:
         super().__init__(conditioner)
-        # in a tuple, for it is no part of the guide
-        self._watched = (nn.ModuleList([conditioner, model.prior, model.decoder]),)
+        self._model = (model,)  # in a tuple, for it is no part of the guide
 
     @property
     def watched(self) -> nn.Module:
         """Guide and model: a posterior is stale when either has changed."""
-        return self._watched[0]
+        (model,) = self._model
+        return nn.ModuleList([self.conditioner, model.prior, model.decoder])
 
 
 def _fixed(x: Tensor) -> Tensor:

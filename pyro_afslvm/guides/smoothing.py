@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pyro_afslvm.guides.base import ForwardGuide, check_features
+from pyro_afslvm.guides.base import ForwardGuide, encoded
 from pyro_afslvm.programs import Split
 from pyro_afslvm.slvm import SLVM
 from pyro_afslvm.transforms import InverseAutoregressive, LSTMConditioner, TemporalAffine
@@ -54,7 +54,7 @@ class SmoothingGuide(ForwardGuide):
 
     def context(self, parts: Split) -> Tensor:
         """Features and summary: ``(batch, T, encoder.features + 2 * summary)``."""
-        features = check_features(self.encoder(self.model.noise(parts)), self._features)
+        features = self._encoded(self.model.noise(parts))
         features = features.to(parts.values.dtype)
         return torch.cat([features, self._summary(features, parts.mask)], -1)
 
@@ -66,3 +66,6 @@ class SmoothingGuide(ForwardGuide):
         packed = pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
         outputs, _ = pad_packed_sequence(self.summary(packed)[0], True, total_length=total)
         return outputs
+
+    def _encoded(self, y: Tensor) -> Tensor:
+        return encoded(self.encoder, y, self.model.frame_shape, self._features)

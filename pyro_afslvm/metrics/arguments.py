@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Array: TypeAlias = Tensor | np.ndarray[Any, Any]
+Array: TypeAlias = Any  # a tensor, an array, or an xarray.DataArray
 
 BUDGET = 1 << 21  # values that are worked on at a time, 16 MB each time they are copied
 
@@ -25,6 +24,13 @@ class Forecasts(NamedTuple):
         return tuple(self.truth.shape[2:])
 
 
+def as_tensor(values: Array) -> Tensor:
+    """Values of a tensor, an array, or a labelled array as :func:`~pyro_afslvm.rollout` gives."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    return torch.as_tensor(getattr(values, "values", values))
+
+
 def forecasts(
     samples: Array, truth: Array, lengths: Array | None, *, at_least: int = 1
 ) -> Forecasts:
@@ -34,7 +40,7 @@ def forecasts(
         ValueError: Shapes do not fit each other, there are too few samples, or a length is
             out of range.
     """
-    samples, truth = torch.as_tensor(samples).detach(), torch.as_tensor(truth).detach()
+    samples, truth = as_tensor(samples), as_tensor(truth)
     if truth.ndim < 2 or samples.shape[1:] != truth.shape or not truth.numel():
         raise ValueError(
             "expected samples (S, N, H, *frame) of truth (N, H, *frame), got "

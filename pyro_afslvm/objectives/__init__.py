@@ -2,6 +2,7 @@
 
 from pyro_afslvm.distributions import kl_per_step, log_prob_per_step
 from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
+from pyro_afslvm.objectives.free_bits import FreeBitsELBO
 from pyro_afslvm.objectives.importance import Evidence, iwae
 from pyro_afslvm.objectives.smc import ParticleEvidence, smc
 from pyro_afslvm.objectives.terms import BoundTerms, bound_terms
@@ -9,6 +10,7 @@ from pyro_afslvm.objectives.terms import BoundTerms, bound_terms
 __all__ = [
     "BoundTerms",
     "Evidence",
+    "FreeBitsELBO",
     "LatentScale",
     "ParticleEvidence",
     "bound_terms",

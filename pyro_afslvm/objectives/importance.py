@@ -9,6 +9,8 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
+from pyro_afslvm.programs import evaluating, no_guide, one_line_errors
+
 
 class Evidence(NamedTuple):
     """An estimate of log p(x) of each sequence, in nats, each ``(batch,)`` in float64."""
@@ -20,7 +22,7 @@ class Evidence(NamedTuple):
 @torch.no_grad()
 def iwae(
     model: Callable[..., Any],
-    guide: Callable[..., Any],
+    guide: Callable[..., Any] | None,
     x: Tensor,
     *,
     num_particles: int = 64,
@@ -36,7 +38,8 @@ def iwae(
 
     Args:
         model: a Pyro program with the plate ``sequence``.
-        guide: a Pyro program for the same latents.
+        guide: a Pyro program for the same latents; ``None`` for a model without any. Both are
+            run in evaluation mode.
         x: ``(batch, T, *frame_shape)``.
         num_particles: K; the bound rises with it.
         chunk: particles at a time; memory grows with it, not with K.
@@ -49,8 +52,10 @@ def iwae(
     """
     if num_particles < 1 or chunk < 1:
         raise ValueError(f"expected at least 1 particle, got {num_particles} in chunks of {chunk}")
+    guide = guide or no_guide
     sizes = [min(chunk, num_particles - done) for done in range(0, num_particles, chunk)]
-    log_weights = torch.cat([_log_weights(model, guide, x, size, lengths) for size in sizes])
+    with evaluating(model, guide), one_line_errors():
+        log_weights = torch.cat([_log_weights(model, guide, x, size, lengths) for size in sizes])
     log_evidence = log_weights.logsumexp(0) - math.log(num_particles)
     relative = (log_weights - log_evidence).exp()  # weights over their mean
     spread = relative.std(0) if num_particles > 1 else torch.full_like(log_evidence, math.nan)

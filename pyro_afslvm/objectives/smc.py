@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_afslvm.guides import ForwardGuide
+from pyro_afslvm.guides.base import check_guide
 from pyro_afslvm.slvm import SLVM
 from pyro_afslvm.transforms import ConditionedTemporalTransform
 from pyro_afslvm.trees import map_tensors
@@ -17,7 +18,7 @@ class ParticleEvidence(NamedTuple):
 
     log_evidence: Tensor  # (batch,)
     log_likelihood: Tensor  # log p(x_t | x_<t) of each scored frame, (batch, T)
-    effective_sizes: Tensor  # of the particles after each frame, 1..K, (batch, T)
+    effective_sizes: Tensor  # of the particles, 1..K; the last again after the end, (batch, T)
 
 
 class Particles(NamedTuple):
@@ -56,7 +57,7 @@ def smc(
     Particles are resampled (systematically, each sequence for itself) where their effective
     number has fallen. A filtering guide makes it a filter; with a smoothing guide the proposal
     looks ahead, and the bound holds all the same. It can be maximised: the gradient leaves out
-    that of the choice of ancestors, as is usual.
+    that of the choice of ancestors, as is usual. To evaluate, set both to evaluation mode.
 
     Args:
         model: the model.
@@ -66,7 +67,8 @@ def smc(
         resample_below: effective particles over K below which they are resampled; 0 never
             does, which is importance sampling, 1 always does.
         lengths: ``(batch,)``.
-        generator: of the proposals' noise and of resampling, on the device of ``x``.
+        generator: of the proposals' noise and of resampling, on the device of ``x``; an
+            iterative guide draws the noise of its updates from torch's own.
 
     Raises:
         TypeError: for a model without latents, or a guide without steps.
@@ -188,7 +190,9 @@ def systematic(log_weights: Tensor, generator: torch.Generator | None = None) ->
     [0, 0, 1, 2]
     """
     size, batch = log_weights.shape
-    shift = torch.rand(batch, 1, generator=generator, device=log_weights.device).double()
+    shift = torch.rand(
+        batch, 1, generator=generator, dtype=torch.float64, device=log_weights.device
+    )
     places = (torch.arange(size, device=shift.device) + shift) / size  # (batch, K)
     edges = log_weights.detach().double().exp().cumsum(0).T.contiguous()
     edges = edges / edges[:, -1:]
@@ -202,10 +206,7 @@ def check_filter(model: Any, guide: Any, num_particles: int, resample_below: flo
             "a particle filter needs an SLVM and a guide that samples forward in time, got "
             f"{type(model).__name__} and {type(guide).__name__}"
         )
-    if guide.model.latent_size != model.latent_size:
-        raise ValueError(
-            f"the guide is of {guide.model.latent_size} latents, the model of {model.latent_size}"
-        )
+    check_guide(model, guide)
     if num_particles < 1:
         raise ValueError(f"expected at least 1 particle, got {num_particles}")
     if not 0 <= resample_below <= 1:

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import pyro.poutine as poutine
 import torch
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.distributions import log_prob_per_step
+from pyro_afslvm.programs import one_line_errors
 
 
 class BoundTerms(NamedTuple):
@@ -33,16 +35,19 @@ def bound_terms(
     """Evaluate the terms of the bound with samples from the guide.
 
     Args:
-        model: a Pyro program with sites ``x`` and, where it has latents, ``z``.
-        guide: a Pyro program with site ``z``; ``None`` for a model without latents, whose
-            terms are exact.
+        model: a Pyro program with a site ``x`` and the guide's sites.
+        guide: a Pyro program with latents, such as ``z``, each over all scored frames; ``None``
+            for a model without latents, whose terms are exact.
         x: ``(batch, T, *frame_shape)``.
         num_particles: samples from the guide.
         lengths: ``(batch,)``.
 
     Source: Marino et al., Eq. 20.
     """
-    samples = [_terms(model, guide, x, lengths) for _ in range(num_particles if guide else 1)]
+    if num_particles < 1:
+        raise ValueError(f"expected at least 1 particle, got {num_particles}")
+    with one_line_errors():
+        samples = [_terms(model, guide, x, lengths) for _ in range(num_particles if guide else 1)]
     return BoundTerms(*(torch.stack(term) for term in zip(*samples, strict=True)))
 
 
@@ -58,8 +63,13 @@ def _terms(
         return BoundTerms(log_likelihood, torch.zeros_like(log_likelihood))
     posterior = poutine.trace(guide).get_trace(x, lengths=lengths)
     joint = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x, lengths=lengths)
-    q: Any = posterior.nodes["z"]
-    p: Any = joint.nodes["z"]
     observed = joint.nodes["x"]
-    kl = log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
-    return BoundTerms(log_prob_per_step(observed["fn"], observed["value"]), kl)
+    log_likelihood = log_prob_per_step(observed["fn"], observed["value"])
+    kl = torch.zeros_like(log_likelihood)
+    for site in posterior.stochastic_nodes:
+        q: Any = posterior.nodes[site]
+        p: Any = joint.nodes[site]
+        if site_is_subsample(q):  # a plate
+            continue
+        kl = kl + log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
+    return BoundTerms(log_likelihood, kl)

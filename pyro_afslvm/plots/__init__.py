@@ -11,6 +11,7 @@ from pyro_afslvm.plots.curves import training_curves as training_curves
 from pyro_afslvm.plots.film import FlowLevel as FlowLevel
 from pyro_afslvm.plots.film import flow_figure as flow_figure
 from pyro_afslvm.plots.film import frame_strip as frame_strip
+from pyro_afslvm.plots.images import image_grid as image_grid
 from pyro_afslvm.plots.lines import flow_lines as flow_lines
 from pyro_afslvm.plots.lines import forecast_lines as forecast_lines
 from pyro_afslvm.plots.style import to_png as to_png
@@ -23,6 +24,7 @@ __all__ = [
     "flow_lines",
     "forecast_lines",
     "frame_strip",
+    "image_grid",
     "motivating_example",
     "to_png",
     "training_curves",

@@ -57,6 +57,14 @@ def flow(run: Run) -> Picture | None:
     return _png(figure, f"{run.label}: frames, shift, scale and noise over time")
 
 
+def images(run: Run) -> Picture | None:
+    """Images with their reconstructions, then samples; ``None`` without them."""
+    if not {"images", "reconstructions", "samples"} <= run.pictures.keys():
+        return None
+    shown = {name: run.pictures[name] for name in ("images", "reconstructions", "samples")}
+    return _png(plots.image_grid(shown), f"{run.label}: test images, reconstructions and samples")
+
+
 def rollout(run: Run) -> tuple[Picture | None, Picture] | None:
     """An animation and a strip of stills of what follows the given frames; lines of vectors."""
     if not {"rollout_context", "rollout_truth", "rollout_samples"} <= run.pictures.keys():

@@ -18,6 +18,8 @@ COLUMNS = ("step", "seconds", "train_nats_per_dim", "validation_nats_per_dim")
 _NUMBERS = (
     "nats_per_dim_error",
     "nats_per_dim_unit",
+    "nats_per_image",
+    "nats_per_image_error",
     "bits_per_dim",
     "bits_per_dim_error",
     "correlation_x",

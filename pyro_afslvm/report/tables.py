@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from pyro_afslvm.data.noise import (
     NOISES,
+    BinaryPixels,
     GaussianDequantization,
-    NoDequantization,
     UniformDequantization,
 )
 from pyro_afslvm.data.protocol import COMPARABLE
@@ -27,6 +27,7 @@ _WORDS = {
     "num_sequences": "sequences",
 }
 EIGHT_BIT = GaussianDequantization.unit  # of a density over grey levels
+BINARY, PER_IMAGE = BinaryPixels.unit, "nats/image"
 
 
 class Cell(NamedTuple):
@@ -60,8 +61,9 @@ def tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def nats_unit(protocol: dict[str, Any]) -> str:
-    """The unit of a protocol's nats: of grey levels, or of the data's own units."""
-    return NoDequantization.unit if protocol.get("noise") == NoDequantization.name else EIGHT_BIT
+    """The unit of a protocol's nats: of grey levels, of the data's own units, or binary pixels."""
+    found = NOISES.get(str(protocol.get("noise")))
+    return found.unit if found is not None and not found.whole_numbers else EIGHT_BIT
 
 
 def text(runs: Sequence[Run]) -> str:
@@ -93,16 +95,17 @@ def _key(protocol: dict[str, Any]) -> str:
 def _table(runs: list[Run]) -> Table:
     """Bits under different protocols stand in columns of their own, as nats do."""
     unit, bits = nats_unit(runs[0].protocol), UniformDequantization.unit
+    name, key = (PER_IMAGE, "nats_per_image") if unit == BINARY else (unit, "nats_per_dim")
     columns = {
         "model": [Cell(run.label) for run in runs],
-        f"{unit} ↑": _column(runs, "nats_per_dim", max),
+        f"{name} ↑": _column(runs, key, max),
     }
     words = _protocol(runs, lambda run: run.protocol)
-    notes = [_note(unit, words)]
+    notes = [_note(name, words)]
     discrete = {_key(run.protocol_bits): None for run in runs if run.protocol_bits}
-    for number, key in enumerate(discrete, 1):
+    for number, protocol in enumerate(discrete, 1):
         name = bits + (f" ({number})" if len(discrete) > 1 else "")
-        here = [run for run in runs if run.protocol_bits and _key(run.protocol_bits) == key]
+        here = [run for run in runs if run.protocol_bits and _key(run.protocol_bits) == protocol]
         columns[f"{name} ↓"] = _column(runs, "bits_per_dim", min, here)
         differing = _protocol(here, lambda run: run.protocol_bits or {})
         notes.append(_note(name, differing, words))

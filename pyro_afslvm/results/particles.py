@@ -1,18 +1,17 @@
 """Draws of the latents with what is known of each, and futures that follow them."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from pyro.infer import Predictive
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_afslvm.objectives import log_prob_per_step
 from pyro_afslvm.objectives.importance import log_density, particle_traces
-from pyro_afslvm.svi import no_guide
+from pyro_afslvm.programs import no_guide
 
 Program = Callable[..., Any]
 
@@ -32,21 +31,6 @@ class Evidence(NamedTuple):
     log_evidence: Tensor  # (batch,)
     error: Tensor  # standard error by the delta method, (batch,)
     others: Tensor  # from the particles of the other draws, (draws, batch)
-
-
-@contextmanager
-def evaluating(*programs: Program | None) -> Iterator[None]:
-    """No gradients and evaluation mode, so that nothing that is learned moves."""
-    modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def draw(
@@ -71,7 +55,7 @@ def draw(
     return Draws(latents, *(torch.cat(terms) for terms in list(zip(*parts, strict=True))[1:]))
 
 
-def weights(
+def log_weights(
     model: Program,
     guide: Program,
     x: Tensor,

@@ -107,10 +107,13 @@ def infer(
     _check_counts(num_samples=num_samples, num_particles=num_particles, chunk=chunk)
     if horizon < 0:
         raise ValueError(f"expected horizon >= 0, got {horizon}")
+    import torch
+
+    from pyro_afslvm.programs import evaluating, one_line_errors
     from pyro_afslvm.results import particles
 
     options: dict[str, Any] = {"num_draws": num_samples, "chunk": chunk}
-    with particles.evaluating(model, guide):
+    with evaluating(model, guide), torch.no_grad(), one_line_errors():
         draws = particles.draw(model, guide, x, lengths=lengths, **options)
         evidence = _evidence(model, guide, x, draws, num_particles, chunk, lengths)
         frame = _Frame.of(x, draws, lengths)
@@ -179,7 +182,7 @@ def _evidence(
         return particles.Evidence(exact, exact.new_zeros(exact.shape), own)
     num_draws = len(own)
     more = [
-        particles.weights(model, guide, x, num_draws=num_draws, chunk=chunk, lengths=lengths)
+        particles.log_weights(model, guide, x, num_draws=num_draws, chunk=chunk, lengths=lengths)
         for _ in range(num_particles - 1)
     ]
     return particles.evidence(own, *more)

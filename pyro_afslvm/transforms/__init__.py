@@ -17,18 +17,24 @@ from pyro_afslvm.transforms.conditioners import (
     LSTMConditioner,
     MLPConditioner,
 )
-from pyro_afslvm.transforms.hierarchy import TemporalHierarchy
+from pyro_afslvm.transforms.hierarchy import TemporalHierarchy, check_size
 from pyro_afslvm.transforms.iaf import (
     ConditionedInverseAutoregressive,
     InverseAutoregressive,
 )
+from pyro_afslvm.transforms.iaf_conv import (
+    ConditionedConvInverseAutoregressive,
+    ConvInverseAutoregressive,
+)
 
 __all__ = [
     "AffineParameters",
+    "ConditionedConvInverseAutoregressive",
     "ConditionedInverseAutoregressive",
     "ConditionedTemporalTransform",
     "Conditioner",
     "ConvConditioner",
+    "ConvInverseAutoregressive",
     "InverseAutoregressive",
     "LSTMConditioner",
     "LastFrame",
@@ -40,5 +46,6 @@ __all__ = [
     "TemporalDifference",
     "TemporalHierarchy",
     "TemporalTransform",
+    "check_size",
     "compose",
 ]

@@ -6,12 +6,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pyro_afslvm.transforms.affine import TemporalAffine
 from pyro_afslvm.transforms.base import (
     Level,
     TemporalTransform,
     compose,
     join,
 )
+from pyro_afslvm.transforms.chain import TemporalChain
 
 
 class TemporalHierarchy(TemporalTransform):
@@ -123,3 +125,17 @@ def _beside(context: Tensor | None, *above: Tensor) -> Tensor | None:
     """The context of a level: that of the whole, and the levels above."""
     given = above if context is None else (context, *above)
     return _joined(*given) if given else None
+
+
+def check_size(transform: TemporalTransform, size: int, name: str) -> None:
+    """Refuse what is no transform of vectors of this size that starts from nothing."""
+    if transform.frame_dims != 1 or transform.context_length:
+        raise ValueError(f"{name} must be a transform of vectors that starts from nothing")
+    if isinstance(transform, TemporalHierarchy):
+        found = {sum(transform.sizes)}
+    else:
+        parts = transform.parts if isinstance(transform, TemporalChain) else [transform]
+        affine = [part for part in parts if isinstance(part, TemporalAffine)]
+        found = {n for part in affine for n in part.conditioner.initial_shape[-1:]}
+    if wrong := found - {1, size}:
+        raise ValueError(f"expected {name} to be of {size} latents, got one of {min(wrong)}")
