@@ -179,7 +179,9 @@ guides = {
     "filtering, IAF": FilteringGuide(model, encoder(), hidden=32, iaf=iaf(FEATURES)),
     "iterative": IterativeGuide(model, iterations=2, hidden=(32, 32)),
     "smoothing": SmoothingGuide(model, encoder(), summary=16, hidden=32),
-    "smoothing, IAF": SmoothingGuide(model, encoder(), summary=16, hidden=32, iaf=iaf(FEATURES + 2 * 16)),
+    "smoothing, IAF": SmoothingGuide(
+        model, encoder(), summary=16, hidden=32, iaf=iaf(FEATURES + 2 * 16)
+    ),
 }
 seconds, curves = {}, {}
 for name, guide in guides.items():

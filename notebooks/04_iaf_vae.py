@@ -74,13 +74,14 @@ def show(figure):
 grey = torch.from_numpy(load_digits().images).float()[:, None, None] / 16  # (1797, 1, 1, 8, 8)
 train, test = grey[:-TEST], grey[-TEST:].bernoulli()
 SHAPE = (1, 8, 8)
+print(len(train), "images for training,", len(test), "for test")
 show(image_grid({"grey": grey[:20, 0], "drawn": grey[:20, 0].bernoulli()}))
 
 # %% [markdown]
 # ## Model and guides
 #
-# Both are Pyro programs with the sites `z` and `x`. A model is trained with an IAF posterior
-# first. Then it stays as it is, and guides of different depth are trained on it afresh, so
+# Both are Pyro programs with the sites `z` and `x`. A first model is trained with the diagonal
+# posterior. Then it stays as it is, and guides of different depth are trained on it afresh, so
 # that there is one true posterior which all of them try to reach.
 
 # %%
@@ -106,7 +107,7 @@ def fit(pair, steps, elbo=None):
 
 pyro.set_rng_seed(0)
 model = VAE(SHAPE, LATENTS, decoder=ResidualDecoder(LATENTS, SHAPE, **SIZES))
-fit(Pair(model, new_guide(model, 4)), STEPS)
+fit(Pair(model, new_guide(model, 0)), STEPS)
 model.requires_grad_(False)
 
 depths = {"diagonal": 0, "IAF, 2 steps": 2, "IAF, 4 steps": 4}

@@ -11,7 +11,9 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from pyro_afslvm import rollout
 from pyro_afslvm.metrics import arguments, coverage, crps, forecast_scores, psnr, ssim
+from tests.guides import sequences, system
 
 SCORES = {"crps": crps, "coverage": coverage, "psnr": psnr, "ssim": ssim}
 
@@ -276,3 +278,11 @@ def test_scores_of_vectors_and_of_small_frames() -> None:
     assert sorted(vectors) == ["coverage", "crps"]
     small = forecast_scores(torch.rand(4, 1, 2, 1, 4, 4), torch.rand(1, 2, 1, 4, 4))
     assert sorted(small) == ["coverage", "crps", "psnr"]
+
+
+def test_forecasts_as_rollout_gives_them():
+    pair, x = system("plain", "filtering"), sequences()
+    futures, truth = rollout(*pair, x, horizon=3, num_samples=5).x_future, x[:, :3]
+    expected = crps(torch.from_numpy(futures.values), truth)
+    torch.testing.assert_close(crps(futures, truth), expected)
+    assert set(forecast_scores(futures, truth)) >= {"crps"}

@@ -20,9 +20,10 @@ from pyro_afslvm import (
     Pair,
     SmoothingGuide,
     TemporalAffine,
+    rollout,
 )
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
-from pyro_afslvm.objectives import bound_terms, log_prob_per_step
+from pyro_afslvm.objectives import bound_terms, log_prob_per_step, smc
 from tests.guides import GIVEN, GUIDES, LATENT, PAIRS, SIZE, encoder, plain, sequences, system
 from tests.test_oracle import build as linear_model
 from tests.test_oracle import sequences as linear_sequences
@@ -409,3 +410,15 @@ def test_a_guide_holds_nothing_of_its_model(guide: str):
     model, posterior = system("plain", guide)
     of_model = {id(p) for p in model.parameters()}
     assert not of_model & {id(p) for p in posterior.parameters()}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@each
+def test_on_cuda(model: str, guide: str):
+    pair, x = system(model, guide), sequences()
+    here = [part.cuda() for part in pair]
+    terms = bound_terms(*here, x.cuda(), lengths=LENGTHS)
+    assert terms.bound.device.type == "cuda"
+    found = smc(*here, x.cuda(), num_particles=3, lengths=LENGTHS)
+    assert found.log_evidence.isfinite().all()
+    assert rollout(*here, x.cuda(), horizon=2, num_samples=2).x_future.shape[0] == 2

@@ -23,10 +23,10 @@ from pyro_afslvm.data import dequantization
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.metrics import crps
 from pyro_afslvm.objectives import iwae, smc
+from pyro_afslvm.programs import no_guide
 from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.runs import load_checkpoint
 from pyro_afslvm.sampling import seed_step
-from pyro_afslvm.programs import no_guide
 from tests.guides import GIVEN, sequences, system
 
 FRAME = (1, 16, 16)

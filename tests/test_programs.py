@@ -429,3 +429,20 @@ def test_the_param_store_lets_go_of_a_module_that_is_gone():
     del two
     gc.collect()
     assert not list(store.keys())
+
+
+def test_padding_whose_gradient_would_be_infinite():
+    model = vector_flow()
+    x, lengths = torch.randn(2, 6, SIZE), torch.tensor([4, 6])
+    x[0, 4:] = 1e30
+    with pytest.raises(ValueError, match="padding reaches 1e\\+30: fill it with zeros"):
+        model.log_prob(x, lengths=lengths)
+    x[0, 4:] = 1e5
+    model.log_prob(x, lengths=lengths).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_lengths_as_a_list():
+    model, x = vector_flow(), torch.randn(2, 6, SIZE)
+    expected = model.log_prob(x, lengths=torch.tensor([4, 6]))
+    torch.testing.assert_close(model.log_prob(x, lengths=[4, 6]), expected)

@@ -25,6 +25,7 @@ from pyro_afslvm import (
 )
 from pyro_afslvm.networks import MLPDecoder, MLPEncoder
 from pyro_afslvm.svi import FitResult, TrainingError
+from tests.guides import sequences, system
 
 SIZE = 2
 ROTATION = 0.95 * torch.tensor([[math.cos(0.5), -math.sin(0.5)], [math.sin(0.5), math.cos(0.5)]])
@@ -264,3 +265,12 @@ def test_a_bound_that_turns_nan_later_leaves_the_last_good_parameters() -> None:
     assert 0 < step == len(seen) - 1
     fit(model, None, data, steps=step, batch_size=1, seed=3, progress=False)
     assert same(state(model), state(reference))
+
+
+def test_fit_leaves_the_modes_as_they_were():
+    pair, seen = system("plain", "filtering", dtype=torch.float32), []
+    pair.model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    fit(*pair, sequences().float(), steps=2, progress=False)
+    assert seen == [True, True]
+    assert not pair.model.training
+    assert not pair.guide.training
