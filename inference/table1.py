@@ -31,7 +31,7 @@ from pyro_afslvm.data import (
     software_versions,
 )
 from pyro_afslvm.recipes import Recipe, load_recipe
-from pyro_afslvm.runs import Run, write_json
+from pyro_afslvm.runs import Run, read_json, write_json
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.workflow import evaluate_run, report_runs, train_run
 
@@ -75,8 +75,9 @@ def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
         models.append(
             {
                 "name": results[0]["name"],
-                "recipe": results[0]["recipe"],
+                "recipe": f"{runs[0].path.name}.py",
                 "parameters": results[0]["parameters"],
+                "training": read_json(runs[0].path / "settings.json")["training"],
                 **{key: _over_seeds(results, key) for key in FIGURES},
                 "seeds": [_short(run, result) for run, result in zip(runs, results, strict=True)],
             }
@@ -87,7 +88,6 @@ def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
         "versions": software_versions(),
         "protocol": first["protocol"],
         "protocol_bits": first["protocol_bits"],
-        "training": json.loads((seeds[0][0].path / "settings.json").read_text())["training"],
         "models": models,
     }
 

@@ -203,6 +203,9 @@ def test_table_programs_take_sources_without_bits(here: Path) -> None:
     found = summary([runs])
     assert found["protocol_bits"] is None
     assert [model["bits_per_dim"]["mean"] for model in found["models"]] == [None, None]
+    assert [model["recipe"] for model in found["models"]] == ["vector_af1.py", "copy_last_frame.py"]
+    rates = [model["training"]["learning_rate"] for model in found["models"]]
+    assert rates[0] != rates[1]
 
 
 def test_settings_of_noise() -> None:
