@@ -5,20 +5,18 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
-from pyro.distributions.torch_transform import TransformModule
 from pyro.nn import AutoRegressiveNN
 from pyro.nn import ConditionalAutoRegressiveNN as Network
 from torch import Tensor, nn
-from torch.distributions import Transform, constraints
+from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from pyro_afslvm.transforms.base import Inverse
-from pyro_afslvm.transforms.memo import Memo
+from pyro_afslvm.transforms.inverse import ConditionedInverseFlow, InverseFlow
 
 LAST_LAYER = 0.1  # its initial weights are this much smaller than a linear layer's
 
 
-class InverseAutoregressive(TransformModule):
+class InverseAutoregressive(InverseFlow):
     r"""Inverse autoregressive flow, in its numerically stable form.
 
     .. math:: z \leftarrow \sigma \odot z + (1 - \sigma) \odot m, \qquad
@@ -59,8 +57,6 @@ class InverseAutoregressive(TransformModule):
 
     domain = constraints.real_vector
     codomain = constraints.real_vector
-    bijective = True
-    sign = +1
 
     def __init__(
         self,
@@ -77,24 +73,19 @@ class InverseAutoregressive(TransformModule):
         order = list(range(features) if order is None else order)
         if sorted(order) != list(range(features)):
             raise ValueError(f"order must hold each of 0 to {features - 1} once, got {order}")
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(
+            [
+                _made(order[:: (-1) ** k], context_features, hidden, initial_bias, activation())
+                for k in range(depth)
+            ]
+        )
         self.features = features
         self.context_features = context_features
-        self.steps = nn.ModuleList(
-            _made(order[:: (-1) ** k], context_features, hidden, initial_bias, activation())
-            for k in range(depth)
-        )
-        self._memo: Memo[Inverse] = Memo()
 
     @property
     def networks(self) -> list[Network]:
         """The network of each step; its buffer ``permutation`` is the order."""
         return cast(list[Network], list(self.steps))
-
-    @property
-    def depth(self) -> int:
-        """Number of steps."""
-        return len(self.steps)
 
     def condition(
         self, context: Tensor | None = None, *, mask: Tensor | None = None
@@ -113,29 +104,12 @@ class InverseAutoregressive(TransformModule):
         """
         return ConditionedInverseAutoregressive(self, context=context, mask=mask)
 
-    def _call(self, z: Tensor) -> Tensor:
-        return self.condition()._call(z)
 
-    def _inverse(self, z: Tensor) -> Tensor:
-        return self.condition()._inverse(z)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.condition().log_abs_det_jacobian(x, y)
-
-    def with_cache(self, cache_size: int = 1) -> "InverseAutoregressive":
-        return self  # the memo does what torch's cache would, and sees changed parameters
-
-    def __repr__(self) -> str:
-        return nn.Module.__repr__(self)
-
-
-class ConditionedInverseAutoregressive(Transform):
+class ConditionedInverseAutoregressive(ConditionedInverseFlow):
     """An inverse autoregressive flow with its context and mask given."""
 
     domain = constraints.real_vector
     codomain = constraints.real_vector
-    bijective = True
-    sign = +1
 
     def __init__(
         self,
@@ -144,19 +118,13 @@ class ConditionedInverseAutoregressive(Transform):
         context: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> None:
-        super().__init__()
         given = 0 if context is None else context.shape[-1] if context.ndim else 1
         if given != transform.context_features:
             expected = transform.context_features
             raise ValueError(f"expected a context of {expected or 'no'} features, got {given}")
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"the mask must be boolean, got {mask.dtype}")
-        self.transform = transform
-        self.context = context
-        self.mask = mask
-
-    def with_cache(self, cache_size: int = 1) -> "ConditionedInverseAutoregressive":
-        return self
+        super().__init__(transform, context=context, mask=mask)
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         """The shape of the values, broadcast with the context and the mask."""
@@ -173,47 +141,6 @@ class ConditionedInverseAutoregressive(Transform):
         except RuntimeError:
             shapes = ", ".join(f"{name} {tuple(size)}" for name, size in batch.items())
             raise ValueError(f"batch dimensions do not broadcast: {shapes}") from None
-
-    inverse_shape = forward_shape
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        known = self._find(y)
-        log_scale = self._sample(self._prepare(x))[1] if known is None else known.log_scale
-        return log_scale.sum(-1)
-
-    def _call(self, z: Tensor) -> Tensor:
-        z = self._prepare(z)
-        value, log_scale = self._sample(z)
-        # a leaf outlives its graph, and is not to gather the memo's hooks
-        noise = z.view_as(z) if z.is_leaf and z.requires_grad else z
-        self._keep(value, Inverse(noise, log_scale))
-        return value
-
-    def _inverse(self, value: Tensor) -> Tensor:
-        inverse = self._find(value)
-        if inverse is None:
-            inverse = self._score(self._prepare(value))
-            self._keep(value, inverse)
-        return inverse.noise
-
-    # Algorithm 1 ------------------------------------------------------------------------
-
-    def _sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The value from the noise, and the log-scale of every entry."""
-        value, log_scale = self._unpadded(z), torch.zeros_like(z)
-        for made in self.transform.networks:
-            m, s = self._parameters(made, value)
-            value = torch.sigmoid(s) * value + torch.sigmoid(-s) * m
-            log_scale = log_scale + logsigmoid(s)
-        return self._masked(value, log_scale, identity=z)
-
-    def _score(self, value: Tensor) -> Inverse:
-        """The noise behind a value: entry after entry, step by step backwards."""
-        z, log_scale = self._unpadded(value), torch.zeros_like(value)
-        for made in reversed(self.transform.networks):
-            z, step_log_scale = self._undo(made, z)
-            log_scale = log_scale + step_log_scale
-        return Inverse(*self._masked(z, log_scale, identity=value))
 
     def _undo(self, made: Network, value: Tensor) -> tuple[Tensor, Tensor]:
         y, z = value.unbind(-1), list(torch.zeros_like(value).unbind(-1))
@@ -233,14 +160,6 @@ class ConditionedInverseAutoregressive(Transform):
             m, s = made(z.to(dtype), context=self._unpadded(self.context).to(dtype))
         return m.to(z), s.to(z)
 
-    # padding, shapes, memory ------------------------------------------------------------
-
-    def _prepare(self, z: Tensor) -> Tensor:
-        """In float32 or better, in full shape; the same tensor where it is already so."""
-        z = z.to(torch.promote_types(z.dtype, torch.float32))
-        shape = self.forward_shape(z.shape)
-        return z if z.shape == shape else z.expand(shape)
-
     def _unpadded(self, x: Tensor) -> Tensor:
         # so that padding that is not finite cannot reach a gradient
         return x if self.mask is None else torch.where(self.mask.unsqueeze(-1), x, 0.0)
@@ -250,12 +169,6 @@ class ConditionedInverseAutoregressive(Transform):
             return z, log_scale
         mask = self.mask.unsqueeze(-1)
         return torch.where(mask, z, identity), log_scale.masked_fill(~mask, 0.0)
-
-    def _find(self, value: Tensor) -> Inverse | None:
-        return self.transform._memo.find(self.transform, (value, self.context, self.mask))
-
-    def _keep(self, value: Tensor, inverse: Inverse) -> None:
-        self.transform._memo.keep(self.transform, (value, self.context, self.mask), inverse)
 
 
 def _made(

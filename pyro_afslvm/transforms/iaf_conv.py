@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from pyro.distributions.torch_transform import TransformModule
-from torch import Tensor, nn
-from torch.distributions import Transform, constraints
+from torch import Tensor
+from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyro_afslvm.residual import MaskedImageNetwork
-from pyro_afslvm.transforms.base import Inverse
-from pyro_afslvm.transforms.memo import Memo
+from pyro_afslvm.transforms.inverse import ConditionedInverseFlow, InverseFlow
 
 _IMAGE = constraints.independent(constraints.real, 3)
 
 
-class ConvInverseAutoregressive(TransformModule):
+class ConvInverseAutoregressive(InverseFlow):
     r"""Inverse autoregressive flow of images, in its numerically stable form.
 
     .. math:: z \leftarrow \sigma \odot z + (1 - \sigma) \odot m, \qquad
@@ -52,8 +50,6 @@ class ConvInverseAutoregressive(TransformModule):
 
     domain = _IMAGE
     codomain = _IMAGE
-    bijective = True
-    sign = +1
 
     def __init__(
         self,
@@ -66,31 +62,26 @@ class ConvInverseAutoregressive(TransformModule):
         initial_bias: float = 2.0,
     ) -> None:
         _check_sizes(channels, context_channels, depth, hidden, kernel)
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__(
+            [
+                MaskedImageNetwork(
+                    channels,
+                    context_channels,
+                    hidden,
+                    kernel=kernel,
+                    backward=bool(k % 2),
+                    initial_bias=initial_bias,
+                )
+                for k in range(depth)
+            ]
+        )
         self.channels = channels
         self.context_channels = context_channels
-        self.steps = nn.ModuleList(
-            MaskedImageNetwork(
-                channels,
-                context_channels,
-                hidden,
-                kernel=kernel,
-                backward=bool(k % 2),
-                initial_bias=initial_bias,
-            )
-            for k in range(depth)
-        )
-        self._memo: Memo[Inverse] = Memo()
 
     @property
     def networks(self) -> list[MaskedImageNetwork]:
         """The network of each step."""
         return cast(list[MaskedImageNetwork], list(self.steps))
-
-    @property
-    def depth(self) -> int:
-        """Number of steps."""
-        return len(self.steps)
 
     def condition(self, context: Tensor | None = None) -> "ConditionedConvInverseAutoregressive":
         """The transform given its context; it shares the parameters.
@@ -103,41 +94,19 @@ class ConvInverseAutoregressive(TransformModule):
         """
         return ConditionedConvInverseAutoregressive(self, context)
 
-    def _call(self, z: Tensor) -> Tensor:
-        return self.condition()._call(z)
 
-    def _inverse(self, z: Tensor) -> Tensor:
-        return self.condition()._inverse(z)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.condition().log_abs_det_jacobian(x, y)
-
-    def with_cache(self, cache_size: int = 1) -> "ConvInverseAutoregressive":
-        return self  # the memo does what torch's cache would, and sees changed parameters
-
-    def __repr__(self) -> str:
-        return nn.Module.__repr__(self)
-
-
-class ConditionedConvInverseAutoregressive(Transform):
+class ConditionedConvInverseAutoregressive(ConditionedInverseFlow):
     """An inverse autoregressive flow of images with its context given."""
 
     domain = _IMAGE
     codomain = _IMAGE
-    bijective = True
-    sign = +1
 
     def __init__(self, transform: ConvInverseAutoregressive, context: Tensor | None) -> None:
-        super().__init__()
         given = 0 if context is None else context.shape[-3] if context.ndim > 2 else 1
         if given != transform.context_channels:
             expected = transform.context_channels
             raise ValueError(f"expected a context of {expected or 'no'} channels, got {given}")
-        self.transform = transform
-        self.context = context
-
-    def with_cache(self, cache_size: int = 1) -> "ConditionedConvInverseAutoregressive":
-        return self
+        super().__init__(transform, context=context)
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         """The shape of the values, broadcast with the context."""
@@ -156,77 +125,19 @@ class ConditionedConvInverseAutoregressive(Transform):
                 f"values {tuple(shape)} and context {tuple(context)} do not broadcast"
             ) from None
 
-    inverse_shape = forward_shape
-
-    def log_scale(self, value: Tensor) -> Tensor:
-        """log of the derivative of every entry of a value: the log-determinant before its sum."""
-        return self._inverted(value).log_scale
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        known = self._find(y)
-        log_scale = self._sample(self._prepare(x))[1] if known is None else known.log_scale
-        return log_scale.sum((-3, -2, -1))
-
-    def _call(self, z: Tensor) -> Tensor:
-        z = self._prepare(z)
-        value, log_scale = self._sample(z)
-        # a leaf outlives its graph, and is not to gather the memo's hooks
-        noise = z.view_as(z) if z.is_leaf and z.requires_grad else z
-        self._keep(value, Inverse(noise, log_scale))
-        return value
-
-    def _inverse(self, value: Tensor) -> Tensor:
-        return self._inverted(value).noise
-
-    def _inverted(self, value: Tensor) -> Inverse:
-        inverse = self._find(value)
-        if inverse is None:
-            inverse = self._score(self._prepare(value))
-            self._keep(value, inverse)
-        return inverse
-
-    # Algorithm 1 ------------------------------------------------------------------------
-
-    def _sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The value from the noise, and the log-scale of every entry."""
-        value, log_scale = z, torch.zeros_like(z)
-        for network in self.transform.networks:
-            m, s = network(value, self.context)
-            value = torch.sigmoid(s) * value + torch.sigmoid(-s) * m
-            log_scale = log_scale + logsigmoid(s)
-        return value, log_scale
-
-    def _score(self, value: Tensor) -> Inverse:
-        """The noise behind a value: entry after entry, step by step backwards."""
-        z, log_scale = value, torch.zeros_like(value)
-        for network in reversed(self.transform.networks):
-            z, step_log_scale = self._undo(network, z)
-            log_scale = log_scale + step_log_scale
-        return Inverse(z, log_scale)
+    def _parameters(self, network: MaskedImageNetwork, z: Tensor) -> tuple[Tensor, Tensor]:
+        m, s = network(z, self.context)
+        return m, s
 
     def _undo(self, network: MaskedImageNetwork, y: Tensor) -> tuple[Tensor, Tensor]:
         z, log_scale = torch.zeros_like(y), torch.zeros_like(y)
         for c, i, j in network.order(*y.shape[-2:]):
             place = (..., c, i, j)
-            m, s = (p[place] for p in network(z, self.context))
+            m, s = (p[place] for p in self._parameters(network, z))
             z, log_scale = z.clone(), log_scale.clone()  # gradients need the earlier ones
             z[place] = y[place] + torch.exp(-s) * (y[place] - m)  # 1 / sigma = 1 + exp(-s)
             log_scale[place] = logsigmoid(s)
         return z, log_scale
-
-    # shapes, memory ---------------------------------------------------------------------
-
-    def _prepare(self, z: Tensor) -> Tensor:
-        """In float32 or better, in full shape; the same tensor where it is already so."""
-        z = z.to(torch.promote_types(z.dtype, torch.float32))
-        shape = self.forward_shape(z.shape)
-        return z if z.shape == shape else z.expand(shape)
-
-    def _find(self, value: Tensor) -> Inverse | None:
-        return self.transform._memo.find(self.transform, (value, self.context))
-
-    def _keep(self, value: Tensor, inverse: Inverse) -> None:
-        self.transform._memo.keep(self.transform, (value, self.context), inverse)
 
 
 def _check_sizes(
