@@ -53,7 +53,7 @@ class Case:
 def perturb(module: nn.Module) -> None:
     """Move every parameter and every statistic off its initial value."""
     for parameter in module.parameters():
-        parameter.add_(0.2 * torch.randn_like(parameter))
+        parameter.add_(0.12 * torch.randn_like(parameter))
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.running_mean.normal_(std=0.3)

@@ -161,8 +161,8 @@ def test_residual_shift_is_the_last_frame_and_a_change_in_units_of_the_scale(cas
     assert torch.equal(log_scale, same)
     torch.testing.assert_close(shift, previous + log_scale.exp() * change, rtol=1e-12, atol=1e-12)
     conditioner.residual = True
-    nn.init.zeros_(conditioner.shift.weight)
-    nn.init.zeros_(conditioner.shift.bias)
+    nn.init.zeros_(conditioner.heads.weight)
+    nn.init.zeros_(conditioner.heads.bias)
     assert torch.equal(conditioner(values, **given).shift, previous)  # copies the last frame
 
 

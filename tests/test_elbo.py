@@ -317,7 +317,7 @@ CHANGES: dict[str, Callable[[Pair, Tensor], Any]] = {
         next(name for name, _ in pair.model.flow.named_buffers() if "mean" in name)
     ).add_(0.5),
     "new parameter": lambda pair, x: setattr(
-        levels(pair.model)[0].conditioner.shift, "bias", nn.Parameter(torch.ones(1))
+        levels(pair.model)[0].conditioner.heads, "bias", nn.Parameter(torch.ones(2))
     ),
     "x in place": lambda pair, x: x.mul_(0.5),
     "x through NumPy": lambda pair, x: x.numpy().__imul__(0.5),
@@ -396,7 +396,7 @@ def test_the_gradient_is_that_of_finite_differences(case: str, float64: None) ->
     pair = build(case)
     x, step = frames(pair.model), 1e-6
     loss(pair, x).backward()
-    flow = levels(pair.model)[0].conditioner.shift
+    flow = levels(pair.model)[0].conditioner.heads
     bias = flow.bias.grad[0].item()
     both = []
     for sign in (1, -1):

@@ -92,6 +92,21 @@ def test_log_det_against_autograd(depth: int) -> None:
     torch.testing.assert_close(conditioned.log_scale(conditioned(z)).sum(), known)
 
 
+@pytest.mark.parametrize("bias", [1.0, 2.0, 8.0])
+@pytest.mark.parametrize("depth", [1, 4])
+def test_started_near_the_identity(bias: float, depth: int) -> None:
+    """z_K = sigma^K z and little more: the gates are open, and m is small."""
+    iaf = ConvInverseAutoregressive(4, context_channels=3, depth=depth, initial_bias=bias)
+    z, h = torch.randn(20, 4, 7, 7), torch.randn(20, 3, 7, 7)
+    conditioned, sigma = iaf.condition(h), torch.tensor(bias).sigmoid()
+    value = conditioned(z)
+    log_scale = conditioned.log_scale(value)
+    moved = 1 - sigma**depth
+    assert (value - sigma**depth * z).abs().max() < 0.3 * moved
+    assert (log_scale - depth * sigma.log()).abs().max() < 0.3 * depth * (1 - sigma)
+    assert log_scale.std() > 0  # and yet it already depends on what it sees
+
+
 def test_the_inverse_of_a_foreign_value() -> None:
     iaf, h, value = make(), draw(4, channels=CONTEXT), draw(4)
     conditioned = iaf.condition(h)
@@ -164,6 +179,7 @@ def test_every_weight_that_is_seen_moves() -> None:
         ({"depth": -1}, "depth must not be negative, got 3 and -1"),
         ({"hidden": ()}, "at least one layer"),
         ({"hidden": (1,)}, "as many channels as the image's 2, got (1,)"),
+        ({"hidden": (), "depth": 0}, "at least one layer"),
         ({"kernel": 4}, "kernel must be odd and at least 3, got 4"),
     ],
 )

@@ -263,19 +263,19 @@ def test_training_goes_down_as_without_a_memory() -> None:
 
 @torch.no_grad()
 def _in_place(transform: Any) -> None:
-    transform.conditioner.shift.bias.add_(1.0)
+    transform.conditioner.heads.bias.add_(1.0)
 
 
 def _through_data(transform: Any) -> None:
-    transform.conditioner.shift.bias.data.add_(1.0)
+    transform.conditioner.heads.bias.data.add_(1.0)
 
 
 def _new_data(transform: Any) -> None:
-    transform.conditioner.shift.bias.data = torch.randn(2, dtype=torch.float64)
+    transform.conditioner.heads.bias.data = torch.randn(4, dtype=torch.float64)
 
 
 def _through_numpy(transform: Any) -> None:
-    transform.conditioner.shift.bias.detach().numpy()[:] = 7.0
+    transform.conditioner.heads.bias.detach().numpy()[:] = 7.0
 
 
 def _load(transform: Any) -> None:
@@ -295,7 +295,7 @@ def _replace_parameter(transform: Any) -> None:
 
 
 def _replace_layer(transform: Any) -> None:
-    transform.conditioner.shift = nn.Linear(8, 2).double()
+    transform.conditioner.heads = nn.Linear(8, 4).double()
 
 
 def _from_a_vector(transform: Any) -> None:

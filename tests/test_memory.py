@@ -65,9 +65,8 @@ def test_the_conditionals_are_those_of_the_formula():
         before = z[:, t - 1] if t else torch.zeros(3, LATENT).double()
         inputs = torch.cat([before, code], -1)
         output, (hidden, cell) = network.lstm(inputs[:, None], (hidden, cell))
-        p = torch.distributions.Normal(
-            network.shift(output[:, 0]), network.log_scale(output[:, 0]).exp()
-        )
+        shift, log_scale = network.heads(output[:, 0]).chunk(2, -1)
+        p = torch.distributions.Normal(shift, log_scale.exp())
         log_z = log_z + p.log_prob(z[:, t]).sum(-1)
         location, scale = model.decoder(torch.cat([z[:, t], code], -1))
         log_x = log_x + torch.distributions.Normal(location, scale).log_prob(x[:, t]).sum(-1)

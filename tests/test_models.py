@@ -194,8 +194,8 @@ def test_a_model_trains_after_the_param_store_was_cleared() -> None:
 def test_a_replaced_parameter_trains() -> None:
     pair = build(SMALL)
     svi_step(pair)
-    head = pair.model.flow.conditioner.shift
-    head.weight = nn.Parameter(torch.zeros_like(head.weight))
+    head = pair.model.flow.conditioner.heads
+    head.weight = nn.Parameter(2 * head.weight.detach())
     pair.model.load_state_dict(copy.deepcopy(pair.model.state_dict()), assign=True)
     before = values(pair)
     svi_step(pair)

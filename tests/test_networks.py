@@ -156,7 +156,7 @@ def test_scale_is_positive(make: Any) -> None:
 @pytest.mark.parametrize(("bias", "log_scale"), [(1000.0, 5.0), (-1000.0, -15.0)])
 def test_log_scale_is_clamped(make: Any, bias: float, log_scale: float) -> None:
     decoder = make()
-    nn.init.constant_(decoder.log_scale.bias, bias)
+    nn.init.constant_(decoder.heads.bias, bias)
     _, scale = decoder(torch.zeros(8))
     torch.testing.assert_close(scale.log(), torch.full_like(scale, log_scale))
 
@@ -172,7 +172,7 @@ def test_double_precision_stays(make: Any) -> None:
 @each_decoder
 def test_distributions_get_single_precision_under_autocast(make: Any) -> None:
     decoder, seen = make(), set()
-    decoder.location.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
+    decoder.heads.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         location, scale = decoder(torch.randn(2, 8))
     assert seen == {torch.bfloat16}

@@ -501,7 +501,7 @@ def test_log_scale_is_clamped(name: str) -> None:
 @pytest.mark.parametrize(("extreme", "clamp"), [(100.0, math.log(10.0)), (-100.0, -10.0)])
 def test_default_clamps_keep_everything_finite(extreme: float, clamp: float) -> None:
     transform = affine(mlp(1)).double()
-    nn.init.constant_(transform.conditioner.log_scale.bias, extreme)
+    nn.init.constant_(transform.conditioner.heads.bias, extreme)
     nn.init.constant_(transform.initial_log_scale, extreme)
     noise = torch.randn(3, 6, 2, dtype=torch.float64)
     x = transform(noise)
@@ -605,7 +605,7 @@ def test_autocast_reaches_the_networks(name: str, expected: str) -> None:
     case = TRANSFORMS[name]
     transform = case.make(dtype=torch.float32)
     seen = set()
-    transform.conditioner.shift.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
+    transform.conditioner.heads.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         transform.inv(case.frames(2, 5).float())
     assert seen == {getattr(torch, expected)}

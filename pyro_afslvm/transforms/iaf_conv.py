@@ -149,7 +149,7 @@ def _check_sizes(
         raise ValueError(
             f"context_channels and depth must not be negative, got {context_channels} and {depth}"
         )
-    if not hidden or min(hidden) < channels:
+    if not hidden or (depth and min(hidden) < channels):
         raise ValueError(
             f"hidden must name at least one layer, of at least as many channels as the image's "
             f"{channels}, got {tuple(hidden)}"

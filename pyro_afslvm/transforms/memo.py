@@ -17,13 +17,14 @@ _steps = itertools.count(1)
 _step = 0
 
 
-def _count_step(*_: object) -> None:
+def parameters_changed(*_: object) -> None:
+    """Forget all results, for parameters were changed unseen, as by the replay of a CUDA graph."""
     global _step
     _step = next(_steps)
 
 
 # fused optimizers change parameters without raising their version
-register_optimizer_step_post_hook(_count_step)
+register_optimizer_step_post_hook(parameters_changed)
 
 
 class _Seen(NamedTuple):

@@ -62,8 +62,7 @@ class LSTMConditioner(Conditioner):
         self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
         self.initial_hidden = nn.Parameter(torch.zeros(layers, hidden))
         self.initial_cell = nn.Parameter(torch.zeros(layers, hidden))
-        self.shift = nn.Linear(hidden, features)
-        self.log_scale = nn.Linear(hidden, features)
+        self.heads = nn.Linear(hidden, 2 * features)  # shift and log-scale
 
     def forward(
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
@@ -131,7 +130,8 @@ class LSTMConditioner(Conditioner):
 
     def _heads(self, outputs: Tensor, previous: Tensor) -> AffineParameters:
         with torch.autocast(outputs.device.type, enabled=False):
-            return self._finish(self.shift(outputs), self.log_scale(outputs), previous)
+            shift, log_scale = self.heads(outputs).chunk(2, -1)
+            return self._finish(shift, log_scale, previous)
 
 
 def _fold(state: Tensor, batch: torch.Size) -> Tensor:  # (*batch, L, H) -> (L, N, H)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.networks import convolution, mlp, on_frames
+from pyro_afslvm.networks import WindowConvolution, activated, convolution, mlp, on_frames
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
@@ -20,9 +20,11 @@ class WindowedConditioner(Conditioner):
 
     Args:
         encoder: one frame to its encoding.
-        body: ``window`` encodings, concatenated on their first axis, to features.
-        shift: features to :math:`\\mu`.
-        log_scale: features to :math:`\\log \\sigma`.
+        fuse: ``window`` encodings, concatenated on their first axis, to features; a
+            :class:`~pyro_afslvm.networks.WindowConvolution` does all windows at once.
+        body: these features to others.
+        heads: features to :math:`\\mu` and :math:`\\log \\sigma`, one after the other on their
+            first axis.
         frame_dims: dimensions of a frame.
         initial_shape: shape of a shift that serves every frame.
         window: number of past frames.
@@ -33,9 +35,9 @@ class WindowedConditioner(Conditioner):
         self,
         *,
         encoder: nn.Module,
+        fuse: nn.Module,
         body: nn.Module,
-        shift: nn.Module,
-        log_scale: nn.Module,
+        heads: nn.Module,
         frame_dims: int,
         initial_shape: tuple[int, ...],
         window: int,
@@ -49,9 +51,9 @@ class WindowedConditioner(Conditioner):
             residual=residual,
         )
         self.encoder = encoder
+        self.fuse = fuse
         self.body = body
-        self.shift = shift
-        self.log_scale = log_scale
+        self.heads = heads
 
     def forward(
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
@@ -60,10 +62,9 @@ class WindowedConditioner(Conditioner):
         length = time_length(values, self.frame_dims)
         past = join(self._recent(history), values, self.frame_dims)
         past = past.narrow(dim, 0, self.window + length - 1)  # the present is never visible
-        codes = self._encode(past)  # (*batch, W + T - 1, code, ...)
-        windows = [codes.narrow(dim, i, length) for i in range(self.window)]
+        features = self._over_time(self._encode(past), length)
         previous = previous_frames(values, history, self.frame_dims) if self.residual else None
-        return self._finish(*self._fuse(windows), previous)
+        return self._finish(*self._affine(features), previous)
 
     def initial_state(
         self,
@@ -81,9 +82,9 @@ class WindowedConditioner(Conditioner):
             raise ValueError(f"a window of {self.window} frames needs them before the first step")
         # after the history its last frame is among the codes: however many futures share it
         ring = state if len(state) == self.window else (*state, self._encode(previous))
-        batch = torch.broadcast_shapes(*(code.shape for code in ring))
-        parameters = self._fuse([code.expand(batch) for code in ring])
-        return self._finish(*parameters, previous), ring[1:]
+        axis = -self.frame_dims
+        features = on_frames(self.fuse, torch.cat(torch.broadcast_tensors(*ring), axis), -axis)
+        return self._finish(*self._affine(features), previous), ring[1:]
 
     def _recent(self, history: Tensor | None) -> Tensor:
         dim, past = -1 - self.frame_dims, 0
@@ -96,18 +97,21 @@ class WindowedConditioner(Conditioner):
     def _encode(self, frames: Tensor) -> Tensor:
         return on_frames(self.encoder, frames, self.frame_dims)
 
-    def _fuse(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        batch = codes[0].shape[: -self.frame_dims]
-        flat = (
-            torch.cat([code.flatten(0, len(batch) - 1) for code in codes], 1)
-            if batch
-            else (torch.cat(list(codes)).unsqueeze(0))
-        )
-        features = self.body(flat)
-        shift, log_scale = self.shift(features), self.log_scale(features)
-        return shift.reshape(*batch, *shift.shape[1:]), log_scale.reshape(
-            *batch, *log_scale.shape[1:]
-        )
+    def _over_time(self, codes: Tensor, length: int) -> Tensor:
+        """Features of the windows of ``(*batch, W + T - 1, *code)``."""
+        dim = -1 - self.frame_dims
+        if isinstance(self.fuse, WindowConvolution):
+            batch = codes.shape[:dim]
+            features = self.fuse.over_time(codes.reshape(-1, *codes.shape[dim:]))
+            return features.reshape(*batch, *features.shape[1:])
+        windows = [codes.narrow(dim, i, length) for i in range(self.window)]
+        return on_frames(self.fuse, torch.cat(windows, dim + 1), self.frame_dims)
+
+    def _affine(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        features = on_frames(self.body, features, self.frame_dims)
+        both = on_frames(self.heads, features, self.frame_dims)
+        shift, log_scale = both.chunk(2, -self.frame_dims)
+        return shift, log_scale
 
 
 class ConvConditioner(WindowedConditioner):
@@ -147,15 +151,14 @@ class ConvConditioner(WindowedConditioner):
     ) -> None:
         _check_window(window)
 
-        def stack(first: int) -> nn.Sequential:
-            sizes = [first, *[hidden] * (depth - 1)]
-            return nn.Sequential(*(convolution(size, hidden, norm=norm) for size in sizes))
+        def stack(*sizes: int) -> list[nn.Sequential]:
+            return [convolution(size, hidden, norm=norm) for size in sizes]
 
         super().__init__(
-            encoder=stack(channels),
-            body=stack(window * hidden),
-            shift=nn.Conv2d(hidden, channels, 3, padding=1),
-            log_scale=nn.Conv2d(hidden, channels, 3, padding=1),
+            encoder=nn.Sequential(*stack(channels, *[hidden] * (depth - 1))),
+            fuse=WindowConvolution(window, hidden, hidden),
+            body=nn.Sequential(*activated(norm, hidden), *stack(*[hidden] * (depth - 1))),
+            heads=nn.Conv2d(hidden, 2 * channels, 3, padding=1),
             frame_dims=3,
             initial_shape=(channels, 1, 1),
             window=window,
@@ -190,9 +193,9 @@ class MLPConditioner(WindowedConditioner):
             raise ValueError("an MLP conditioner needs at least one hidden layer")
         super().__init__(
             encoder=nn.Identity(),
-            body=mlp(window * features, *hidden),
-            shift=nn.Linear(hidden[-1], features),
-            log_scale=nn.Linear(hidden[-1], features),
+            fuse=mlp(window * features, *hidden),
+            body=nn.Identity(),
+            heads=nn.Linear(hidden[-1], 2 * features),
             frame_dims=1,
             initial_shape=(features,),
             window=window,

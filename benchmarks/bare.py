@@ -1,0 +1,103 @@
+"""The library's own networks and mathematics in plain torch: what is left without Pyro."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyro_afslvm import SLVM, ConvConditioner, LSTMConditioner, Pair, TemporalAffine, TemporalChain
+from pyro_afslvm.guides import FilteringGuide
+
+MIN_LOG_SCALE, MAX_LOG_SCALE = -10.0, math.log(10.0)
+
+
+class Parts(NamedTuple):
+    """The networks of one of the paper's models."""
+
+    flows: Sequence[ConvConditioner]  # from x down to the noise
+    prior: LSTMConditioner | None
+    decoder: nn.Module | None
+    encoder: nn.Module | None
+    posterior: LSTMConditioner | None
+
+
+def parts_of(pair: Pair) -> Parts:
+    """Take a pair of the paper's recipes apart."""
+    flow: Any = pair.model.flow
+    chain = list(flow.parts)[::-1] if isinstance(flow, TemporalChain) else [flow]
+    flows = [part.conditioner for part in chain if part is not None]
+    if not isinstance(pair.model, SLVM):
+        return Parts(flows, None, None, None, None)
+    guide = pair.guide
+    if not isinstance(guide, FilteringGuide):
+        raise TypeError(f"expected a filtering guide, got {type(guide).__name__}")
+    return Parts(
+        flows,
+        _conditioner(pair.model.prior),
+        pair.model.decoder,
+        guide.encoder,
+        _conditioner(guide.posterior),
+    )
+
+
+def _conditioner(transform: nn.Module) -> Any:
+    if not isinstance(transform, TemporalAffine):
+        raise TypeError(f"expected an affine transform across time, got {type(transform).__name__}")
+    return transform.conditioner
+
+
+def standard_log_prob(value: Tensor, log_scale: Tensor | float = 0.0) -> Tensor:
+    """log N(value; 0, 1) - log_scale, summed over everything."""
+    entries = -0.5 * value.square() - 0.5 * math.log(2 * math.pi) - log_scale
+    return entries.sum()
+
+
+def clamped(log_scale: Tensor) -> Tensor:
+    """As a transform across time clamps it."""
+    return log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+
+
+def bare_loss(parts: Parts, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Negative bound in nats of ``(batch, T, *frame_shape)``, with one network pass over time.
+
+    Args:
+        parts: the networks.
+        x: the sequences.
+        noise: of the posterior, ``(batch, scored frames, latent_size)``; drawn if not given.
+    """
+    total: Tensor | float = 0.0
+    for network in parts.flows:
+        history, x = x[:, : network.window], x[:, network.window :]
+        shift, log_scale = (p.to(x) for p in network(x, history=history))
+        log_scale = clamped(log_scale)
+        x = (x - shift) * torch.exp(-log_scale)
+        of_rest = total if isinstance(total, float) else total[:, network.window :]
+        total = of_rest + log_scale
+    if parts.decoder is None:
+        return -standard_log_prob(x, total)
+    z, kl = _bare_latents(parts, x, noise)
+    location, scale = parts.decoder(z)
+    return kl - standard_log_prob((x - location) / scale, scale.log() + total)
+
+
+def _bare_latents(parts: Parts, y: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    posterior, prior = parts.posterior, parts.prior
+    if posterior is None or prior is None or parts.encoder is None:
+        raise TypeError("expected the networks of a model with latent variables")
+    features = parts.encoder(y)
+    if noise is None:
+        noise = torch.randn(*y.shape[:2], posterior.features, dtype=y.dtype, device=y.device)
+    state, previous, draws = posterior.initial_state(y.shape[:1]), None, []
+    log_q = torch.zeros((), dtype=y.dtype, device=y.device)
+    for t in range(y.shape[1]):
+        (shift, log_scale), state = posterior.step(previous, state, context=features[:, t])
+        log_scale = clamped(log_scale)
+        previous = shift + log_scale.exp() * noise[:, t]
+        draws.append(previous)
+        log_q = log_q + standard_log_prob(noise[:, t], log_scale)
+    z = torch.stack(draws, 1)
+    shift, log_scale = prior(z)
+    log_scale = clamped(log_scale)
+    return z, log_q - standard_log_prob((z - shift) * torch.exp(-log_scale), log_scale)

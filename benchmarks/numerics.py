@@ -1,0 +1,101 @@
+"""What bfloat16 networks change: the bound on the same weights and noise, and training."""
+
+import math
+import statistics
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pyro_afslvm.data import GaussianDequantization, MovingDigits
+from pyro_afslvm.loss import BoundLoss
+from pyro_afslvm.recipes import build_pair, load_recipe
+
+Precision = Literal["float32", "bf16"]
+RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
+TRAINED = "models/small/slvm_af1.py"
+SIDE = 32  # of the frames trained on
+
+
+def numerics(steps: int, side: int) -> dict[str, Any]:
+    """Errors of the bound in nats/dim, and curves of three trainings."""
+    errors = {load_recipe(recipe).path.stem: bound_error(recipe, side) for recipe in RECIPES}
+    return {"errors": errors, "training": training(steps)}
+
+
+def bound_error(recipe: str, side: int, *, settling: int = 20) -> float:
+    """|bound with bf16 networks - bound| in nats/dim, after a few steps of training."""
+    torch.manual_seed(0)
+    bound = BoundLoss(build_pair(load_recipe(recipe), (1, side, side)))
+    data = batches(side, 4)
+    optimizer = torch.optim.Adam(bound.parameters(), lr=1e-4)
+    for i in range(settling):
+        _step(bound, optimizer, data(i), precision="float32")
+    both = []
+    precisions: tuple[Precision, Precision] = ("float32", "bf16")
+    for precision in precisions:
+        torch.manual_seed(1)
+        with torch.no_grad(), autocast(precision):
+            both.append(float(bound(data(settling))))
+    return abs(both[0] - both[1]) / side**2
+
+
+def training(steps: int) -> dict[str, Any]:
+    """Curves of the same training in both precisions, and of another seed's."""
+    curves = {
+        "float32": curve("float32", steps, seed=0),
+        "bf16": curve("bf16", steps, seed=0),
+        "float32, another seed": curve("float32", steps, seed=1),
+    }
+    reference, *others = curves.values()
+    in_bf16, another = (_distance(reference, other) for other in others)
+    return {"steps": steps, "curves": curves, "difference": in_bf16, "seeds_differ": another}
+
+
+def curve(precision: Precision, steps: int, *, seed: int, points: int = 20) -> list[float]:
+    """Mean of the loss over each of so many stretches of a training, in nats/dim."""
+    torch.manual_seed(seed)
+    bound = BoundLoss(build_pair(load_recipe(TRAINED), (1, SIDE, SIDE)))
+    optimizer, data = torch.optim.Adam(bound.parameters(), lr=1e-3), batches(SIDE, 8)
+    losses = []
+    for i in range(steps):
+        torch.manual_seed(steps * seed + i)
+        losses.append(_step(bound, optimizer, data(i), precision=precision) / SIDE**2)
+    length = math.ceil(steps / points)
+    return [statistics.fmean(losses[i : i + length]) for i in range(0, steps, length)]
+
+
+def autocast(precision: Precision) -> torch.autocast:
+    """Networks in bfloat16, or not."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
+def batches(side: int, size: int) -> Any:
+    """Noisy moving digits: batch i, the same for every call."""
+    digits, noise = (
+        MovingDigits(size=side).dataset("train", num_frames=13),
+        GaussianDequantization(),
+    )
+
+    def batch(i: int) -> Tensor:
+        return torch.stack([noise(digits[(i * size + k) % len(digits)]) for k in range(size)])
+
+    return batch
+
+
+def _step(
+    bound: BoundLoss, optimizer: torch.optim.Optimizer, x: Tensor, *, precision: str
+) -> float:
+    optimizer.zero_grad()
+    with autocast(precision):
+        loss = bound(x)
+    loss.backward()
+    nn.utils.clip_grad_norm_(bound.parameters(), 1.0)
+    optimizer.step()
+    return float(loss)
+
+
+def _distance(a: list[float], b: list[float]) -> float:
+    """Mean distance of two curves over their second half."""
+    half = len(a) // 2
+    return statistics.fmean(abs(x - y) for x, y in zip(a[half:], b[half:], strict=True))

@@ -1,0 +1,260 @@
+"""Speed and memory of training and sampling, against a sequential program and against no Pyro.
+
+    python -m benchmarks.speed --json benchmarks/results/speed.json
+
+Figures that are compared are measured in turn in one process, with the same threads and on the
+same work, and are medians. *Sequential* is `benchmarks/sequential.py`, *bare* `benchmarks/bare.py`.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.bare import bare_loss, parts_of
+from benchmarks.growth import growth
+from benchmarks.numerics import Precision, autocast, numerics
+from benchmarks.sequential import Sequential
+from benchmarks.targets import table
+from benchmarks.timing import interleaved, medians, peak_memory
+from inference.table1 import hardware
+from pyro_afslvm import Pair, rollout
+from pyro_afslvm.acceleration import keep_freed_memory, recompute_activations
+from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.data import software_versions
+from pyro_afslvm.data.base import check_minimum
+from pyro_afslvm.loss import BoundLoss
+from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.runs import write_json
+
+Section = Literal["steps", "overhead", "rollout", "memory", "growth", "import", "numerics"]
+SECTIONS = ("steps", "overhead", "rollout", "memory", "growth", "import", "numerics")
+RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
+SMALLEST = "models/small/vector_af1.py"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much to measure.
+
+    Args:
+        repeats: of every figure; the median counts.
+        batch: sequences.
+        frames: of a sequence.
+        side: of a frame, in pixels.
+        horizon: frames of a rollout.
+        steps: of the two trainings whose precision differs.
+    """
+
+    repeats: int = 5
+    batch: int = 16
+    frames: int = 13
+    side: int = 64
+    horizon: int = 10
+    steps: int = 500
+
+    def __post_init__(self) -> None:
+        check_minimum(**{field.name: (getattr(self, field.name), 1) for field in fields(self)})
+
+
+def build(recipe: str, sizes: Sizes) -> tuple[Pair, Tensor]:
+    """A model and guide of the paper's, and random frames."""
+    torch.manual_seed(0)
+    pair = build_pair(load_recipe(recipe), (1, sizes.side, sizes.side))
+    return pair, torch.rand(sizes.batch, sizes.frames, 1, sizes.side, sizes.side)
+
+
+def training_step(
+    module: nn.Module, loss: Callable[[], Tensor], precision: Precision
+) -> Callable[[], None]:
+    """Forward, backward, clipping and optimizer."""
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(precision):
+            value = loss()
+        value.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+# steps ---------------------------------------------------------------------------------------
+
+
+def steps(recipe: str, sizes: Sizes) -> dict[str, Any]:
+    """Seconds of a training step in every way, and of the convolutions that it is made of."""
+    pair, x = build(recipe, sizes)
+    bound, parts = BoundLoss(pair), parts_of(pair)
+    sequential = Sequential(parts)
+    scored = sizes.batch * (sizes.frames - int(pair.model.context_length))
+    losses: dict[str, tuple[Callable[[], Tensor], Precision]] = {
+        "sequential": (lambda: sequential.loss(x) / scored, "float32"),
+        "bare": (lambda: bare_loss(parts, x) / scored, "float32"),
+        "library": (lambda: bound(x), "float32"),
+        "sequential, bf16": (lambda: sequential.loss(x) / scored, "bf16"),
+        "library, bf16": (lambda: bound(x), "bf16"),
+    }
+    actions = {name: training_step(bound, *loss) for name, loss in losses.items()}
+    count = sizes.batch * (sizes.frames - 1)
+    convolutions = {
+        "convolution": Convolution(count, sizes.side, torch.float32),
+        "convolution, bf16": Convolution(count, sizes.side, torch.bfloat16),
+    }
+    seconds = medians(interleaved(actions | convolutions, repeats=sizes.repeats))
+    with FlopCounterMode(display=False) as counter:
+        actions["library"]()
+    return {
+        "seconds": seconds,
+        "flops": counter.get_total_flops(),
+        "convolution_flops": convolutions["convolution"].flops,
+    }
+
+
+class Convolution:
+    """Forward and backward of one convolution of the flow's, 64 to 64 channels, 3×3."""
+
+    def __init__(self, count: int, side: int, dtype: torch.dtype) -> None:
+        x = torch.randn(count, 64, side, side, dtype=dtype)
+        self.x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+        self.weight = torch.randn(64, 64, 3, 3, dtype=dtype).requires_grad_()
+        self.gradient = torch.randn_like(self.x)
+        self.flops = 3 * 2 * 9 * 64 * self.x.numel()
+
+    def __call__(self) -> None:
+        self.x.grad = self.weight.grad = None
+        functional.conv2d(self.x, self.weight, padding=1).backward(self.gradient)
+
+
+# what Pyro costs -----------------------------------------------------------------------------
+
+
+def overhead(sizes: Sizes) -> dict[str, float]:
+    """Seconds of a step of the smallest model, with and without Pyro."""
+    torch.manual_seed(0)
+    pair = build_pair(load_recipe(SMALLEST), (4,))
+    bound, parts, x = BoundLoss(pair), parts_of(pair), torch.randn(sizes.batch, sizes.frames, 4)
+    actions = {
+        "bare": training_step(bound, lambda: bare_loss(parts, x) / sizes.batch, "float32"),
+        "library": training_step(bound, lambda: bound(x), "float32"),
+    }
+    return medians(interleaved(actions, repeats=20 * sizes.repeats, warmup=20))
+
+
+# rollouts ------------------------------------------------------------------------------------
+
+
+def rollouts(sizes: Sizes) -> dict[str, float]:
+    """Frames a second that follow given ones, for all sequences at once."""
+    pair, x = build("models/slvm_af1.py", sizes)
+    for part in pair:
+        part.eval()
+    sequential = Sequential(parts_of(pair))
+
+    def forecast(precision: Precision) -> None:
+        with autocast(precision):
+            rollout(pair.model, pair.guide, x, horizon=sizes.horizon, num_samples=1)
+
+    actions = {
+        "sequential": lambda: sequential.rollout(x, sizes.horizon),
+        "library": lambda: forecast("float32"),
+        "library, bf16": lambda: forecast("bf16"),
+    }
+    seconds = medians(interleaved(actions, repeats=sizes.repeats))
+    return {name: sizes.batch * sizes.horizon / value for name, value in seconds.items()}
+
+
+# memory --------------------------------------------------------------------------------------
+
+
+def one_step(sizes: Sizes, way: str) -> Callable[[], object]:
+    """A training step of 1-AF, to measure its memory."""
+    pair, x = build("models/af1.py", sizes)
+    bound, sequential = BoundLoss(pair), Sequential(parts_of(pair))
+    if "recomputed" in way:
+        recompute_activations(bound)
+    loss = (lambda: sequential.loss(x)) if "sequential" in way else (lambda: bound(x))
+    return training_step(bound, loss, "bf16" if "bf16" in way else "float32")
+
+
+def memory(sizes: Sizes) -> dict[str, float]:
+    """Bytes by which a training step of 1-AF raises resident memory."""
+    ways = ("sequential", "library", "library, recomputed", "library, bf16")
+    return {way: peak_memory(one_step, sizes, way) for way in (*ways, "library, bf16, recomputed")}
+
+
+# import --------------------------------------------------------------------------------------
+
+
+def imports(sizes: Sizes) -> dict[str, float]:
+    """Seconds that a fresh interpreter takes to import."""
+    lines = {"torch and pyro": "import torch, pyro", "library": "import pyro_afslvm"}
+    lines["library, every name"] = "from pyro_afslvm import *"
+
+    def fresh(line: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", line], check=True)
+
+    actions = {name: fresh(line) for name, line in lines.items()}
+    return medians(interleaved(actions, repeats=2 * sizes.repeats))
+
+
+# the program ---------------------------------------------------------------------------------
+
+
+def measure(sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], None]) -> Any:
+    """All figures of the sections; ``keep`` is called after each of them."""
+    found: dict[str, Any] = {
+        "hardware": hardware() | {"threads": torch.get_num_threads()},
+        "versions": software_versions(),
+        "sizes": {field.name: getattr(sizes, field.name) for field in fields(sizes)},
+        "allocator": "freed memory is kept" if keep_freed_memory() else "the system's",
+    }
+    of_section: dict[Section, Callable[[], Any]] = {
+        "steps": lambda: {Path(recipe).stem: steps(recipe, sizes) for recipe in RECIPES},
+        "overhead": lambda: overhead(sizes),
+        "rollout": lambda: rollouts(sizes),
+        "memory": lambda: memory(sizes),
+        "growth": lambda: growth(sizes.side, repeats=sizes.repeats),
+        "import": lambda: imports(sizes),
+        "numerics": lambda: numerics(sizes.steps, sizes.side),
+    }
+    for section in sections:
+        found[section] = of_section[section]()
+        keep(found)
+    return found
+
+
+def main() -> int:
+    """Read options, measure, print."""
+    parser = Parser(prog="speed", description=__doc__.split("\n")[0])
+    parser.add_argument("--only", type=list[Section], default=list(SECTIONS), help="sections")
+    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_class_arguments(Sizes, "sizes")
+    options = parser.instantiate(parser.parse_args())
+    return run_program("speed", lambda: benchmark(options))
+
+
+def benchmark(options: Any) -> None:
+    """Measure, write what there is after each section, print the table last."""
+
+    def keep(found: Any) -> None:
+        if options.json:
+            write_json(Path(options.json), found)
+
+    found = measure(options.sizes, options.only, keep)
+    for what, figure, target, met in table(found):
+        verdict = "" if met is None else f"  {target}: {'yes' if met else 'NO'}"
+        print(f"{what:<42}{figure}{verdict}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

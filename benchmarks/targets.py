@@ -1,0 +1,135 @@
+"""The figures of `benchmarks/speed.py` beside what is aimed at."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+FASTER = {"af1": (2.0, 4.0), "slvm_af1": (2.0, 4.0), "slvm": (1.3, 2.0)}  # float32, bf16
+NAMES = {"af1": "1-AF", "slvm_af1": "SLVM w/ 1-AF", "slvm": "SLVM"}
+CONVOLUTION_SHARE = 0.6
+OVERHEAD, OVERHEAD_MS = 1.05, 2.0
+ROLLOUT = (3.0, 5.0)
+MEMORY = {"library": 0.6, "library, bf16, recomputed": 0.3}
+IMPORT = 1.15
+STRAIGHT = 0.1  # largest distance from a straight line
+FLAT = 1.1  # the largest of things that should be equal, over the smallest
+NATS = 0.002  # per dimension
+
+
+class Row(NamedTuple):
+    """A line of the table: what, its figure, its target, and whether it is met."""
+
+    what: str
+    figure: str
+    target: str = ""
+    met: bool | None = None
+
+
+def table(found: Mapping[str, Any]) -> list[Row]:
+    """Every figure that was measured."""
+    rows = {
+        "steps": _steps,
+        "overhead": _overhead,
+        "rollout": _rollout,
+        "memory": _memory,
+        "growth": _growth,
+        "import": _imports,
+        "numerics": _numerics,
+    }
+    return [row for name, of in rows.items() if name in found for row in of(found[name])]
+
+
+def _steps(found: Mapping[str, Any]) -> list[Row]:
+    return [row for name, one in found.items() for row in _recipe(name, one)]
+
+
+def _recipe(name: str, found: Mapping[str, Any]) -> list[Row]:
+    title, seconds = NAMES[name], found["seconds"]
+    reference = seconds["sequential"]
+    rows = [Row(f"{title} step, sequential", f"{reference:.3f} s")]
+    for way, target in zip(("library", "library, bf16"), FASTER[name], strict=True):
+        note = f" ({seconds[way]:.3f} s)"
+        rows.append(_at_least(f"{title} step, {way}", reference / seconds[way], target, note=note))
+    if name == "af1":
+        rows += [_share(found, end) for end in ("", ", bf16")]
+    of_pyro = seconds["library"] / seconds["bare"]
+    rows.append(_at_most(f"{title} step, library / bare", of_pyro, OVERHEAD))
+    in_bf16 = seconds["sequential, bf16"] / seconds["library, bf16"]
+    return [*rows, Row(f"{title} step, both in bf16", f"{in_bf16:.2f} x")]
+
+
+def _share(found: Mapping[str, Any], end: str) -> Row:
+    seconds = found["seconds"]
+    rate = found["flops"] / seconds[f"library{end}"]
+    ceiling = found["convolution_flops"] / seconds[f"convolution{end}"]
+    note = f" of {ceiling / 1e9:.0f} GFLOP/s"
+    what = f"1-AF step{end}, share of convolution's rate"
+    return _at_least(what, rate / ceiling, CONVOLUTION_SHARE, note=note, unit="")
+
+
+def _overhead(found: Mapping[str, float]) -> list[Row]:
+    extra = 1e3 * (found["library"] - found["bare"])
+    note = f" on {1e3 * found['bare']:.2f} ms"
+    return [_at_most("Pyro, smallest model", extra, OVERHEAD_MS, note=note, unit="ms")]
+
+
+def _rollout(found: Mapping[str, float]) -> list[Row]:
+    rows = [Row("rollout, sequential", f"{found['sequential']:.1f} frames/s")]
+    for way, target in zip(("library", "library, bf16"), ROLLOUT, strict=True):
+        note = f" ({found[way]:.1f} frames/s)"
+        rows.append(
+            _at_least(f"rollout, {way}", found[way] / found["sequential"], target, note=note)
+        )
+    return rows
+
+
+def _memory(found: Mapping[str, float]) -> list[Row]:
+    reference = found["sequential"]
+    rows = [Row("1-AF memory, sequential", f"{reference / 1e6:.0f} MB")]
+    for way, value in found.items():
+        share, note = value / reference, f" ({value / 1e6:.0f} MB)"
+        if way in MEMORY:
+            rows.append(_at_most(f"1-AF memory, {way}", share, MEMORY[way], note=note))
+        elif way != "sequential":
+            rows.append(Row(f"1-AF memory, {way}", f"{share:.2f} x{note}"))
+    return rows
+
+
+def _growth(found: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    for name, line in found["lines"].items():
+        what = f"{name}: distance from a line"
+        rows.append(_at_most(what, line["error"], STRAIGHT, unit=""))
+    for name, values in found["flat"].items():
+        ratio = max(values.values()) / min(values.values())
+        note = " over " + ", ".join(values)
+        rows.append(_at_most(f"{name}: largest / smallest", ratio, FLAT, note=note))
+    return rows
+
+
+def _imports(found: Mapping[str, float]) -> list[Row]:
+    reference = found["torch and pyro"]
+    note = f" on {reference:.2f} s of torch and pyro"
+    return [
+        _at_most(f"import, {way}", found[way] / reference, IMPORT, note=note)
+        for way in found
+        if way != "torch and pyro"
+    ]
+
+
+def _numerics(found: Mapping[str, Any]) -> list[Row]:
+    rows = [
+        _at_most(f"bf16 bound, {NAMES[name]}", error, NATS, unit="nats/dim")
+        for name, error in found["errors"].items()
+    ]
+    curves = found["training"]
+    figure = f"{curves['difference']:.4f} nats/dim, seeds differ by {curves['seeds_differ']:.4f}"
+    met = curves["difference"] <= curves["seeds_differ"]
+    return [*rows, Row(f"bf16 training, {curves['steps']} steps", figure, "<= seeds", met)]
+
+
+def _at_least(what: str, value: float, target: float, *, note: str = "", unit: str = "x") -> Row:
+    return Row(what, f"{value:.2f} {unit}".rstrip() + note, f">= {target:g}", value >= target)
+
+
+def _at_most(what: str, value: float, target: float, *, note: str = "", unit: str = "x") -> Row:
+    return Row(what, f"{value:.3g} {unit}".rstrip() + note, f"<= {target:g}", value <= target)

@@ -1,0 +1,144 @@
+"""What makes things faster or smaller changes nothing else."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyro_afslvm import Pair
+from pyro_afslvm.acceleration import (
+    keep_freed_memory,
+    networks_of_frames,
+    recompute_activations,
+)
+from pyro_afslvm.loss import BoundLoss
+from pyro_afslvm.networks import PatchConvolution, Rectifier, WindowConvolution
+from pyro_afslvm.recipes import build_pair, load_recipe
+
+RECIPES = (
+    "models/af1.py",
+    "models/af2.py",
+    "models/slvm.py",
+    "models/slvm_af1.py",
+    "models/small/slvm_af1.py",
+    "models/small/slvm_af1_iterative.py",
+    "models/small/slvm_af1_smoothing.py",
+)
+
+
+def pair(recipe: str) -> Pair:
+    torch.manual_seed(0)
+    return build_pair(load_recipe(recipe), (1, 16, 16))
+
+
+def after_a_step(bound: BoundLoss, x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    torch.manual_seed(1)
+    loss = bound(x)
+    loss.backward()
+    gradients = [p.grad for p in bound.parameters()]
+    return loss, gradients, [*bound.buffers()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recomputed_activations_give_the_same_gradients_and_statistics(recipe: str) -> None:
+    bound, x = BoundLoss(pair(recipe)), torch.rand(2, 9, 1, 16, 16)
+    other = copy.deepcopy(bound)
+    recompute_activations(other)
+    plain, recomputed = after_a_step(bound, x), after_a_step(other, x)
+    assert torch.equal(plain[0], recomputed[0])
+    for expected, found in zip(plain[1:], recomputed[1:], strict=True):
+        assert len(expected) == len(found)
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_recomputing_runs_the_networks_twice_and_keeps_less() -> None:
+    found = {}
+    for recomputed in (False, True):
+        bound, x = BoundLoss(pair("models/af1.py")), torch.rand(2, 9, 1, 16, 16)
+        if recomputed:
+            recompute_activations(bound)
+        kept, runs = [], []
+        bound.model.flow.conditioner.encoder[0].register_forward_hook(lambda *_: runs.append(1))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            loss = bound(x)
+        loss.backward()
+        found[recomputed] = (sum(t.numel() for t in kept), len(runs))
+    assert found[False][1] == 1
+    assert found[True][1] == 2
+    assert found[True][0] < 0.4 * found[False][0]
+
+
+def test_nothing_is_recomputed_without_gradients() -> None:
+    bound, runs = BoundLoss(pair("models/af1.py")), []
+    recompute_activations(bound)
+    bound.model.flow.conditioner.encoder[0].register_forward_hook(lambda *_: runs.append(1))
+    with torch.no_grad():
+        bound(torch.rand(2, 9, 1, 16, 16))
+    assert len(runs) == 1
+
+
+def test_the_networks_of_frames_are_whole_and_each_is_there_once() -> None:
+    bound = BoundLoss(pair("models/slvm_af1.py"))
+    networks = [*networks_of_frames(bound)]
+    names = {name for name, module in bound.named_modules() if module in networks}
+    assert names == {
+        "model.flow.conditioner.encoder",
+        "model.flow.conditioner.body",
+        "model.prior.conditioner.pre_network",
+        "model.decoder.network",
+        "guide.encoder.network",
+    }
+    assert len(networks) == len(names)
+
+
+def test_freed_memory_can_be_kept() -> None:
+    assert keep_freed_memory() in (True, False)  # by the C library; on glibc it can
+    x = torch.rand(2000, 2000)
+    assert torch.equal((x + 1) - 1 + 1, x + 1)
+
+
+# layers that compute what torch's do ---------------------------------------------------------
+
+
+def close(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [(1, (3, 1, 1)), (3, (3, 1, 1)), (1, (4, 2, 1)), (3, (4, 2, 1)), (2, (5, 3, 0))],
+)
+def test_patch_convolution_is_convolution(channels: int, options: tuple[int, ...]) -> None:
+    size, stride, padding = options
+    mine = PatchConvolution(channels, 6, size, stride=stride, padding=padding).double()
+    theirs = nn.Conv2d(channels, 6, size, stride=stride, padding=padding).double()
+    theirs.load_state_dict(mine.state_dict())
+    x = torch.randn(4, channels, 12, 10, dtype=torch.float64, requires_grad=True)
+    outputs = [layer(x) for layer in (mine, theirs)]
+    close(*outputs)
+    assert outputs[0].is_contiguous(memory_format=torch.channels_last)
+    weight = torch.randn_like(outputs[0])
+    gradients = [
+        torch.autograd.grad((out * weight).sum(), [x, *layer.parameters()])
+        for out, layer in zip(outputs, (mine, theirs), strict=True)
+    ]
+    for a, b in zip(*gradients, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_window_convolution_over_time_is_that_of_each_window(window: int) -> None:
+    layer = WindowConvolution(window, 5, 4).double()
+    x = torch.randn(2, 7, 5, 6, 6, dtype=torch.float64)
+    over_time = layer.over_time(x)
+    one_by_one = [layer(x[:, t : t + window].flatten(1, 2)) for t in range(8 - window)]
+    close(over_time, torch.stack(one_by_one, 1))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rectifier_is_that_of_torch(slope: float, dtype: Any) -> None:
+    x = torch.randn(100).to(dtype)
+    assert torch.equal(Rectifier(slope)(x.clone()), nn.functional.leaky_relu(x, slope))
