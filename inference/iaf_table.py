@@ -4,7 +4,8 @@
         --out runs/iaf --json iaf.json
 
 Every recipe gets the same budget, of seconds or of steps. A second call goes on where the first
-one stopped, so that ``--steps 5000`` and then ``--seconds 1200`` into the same folder give both.
+one stopped, so that ``--steps 5000`` and then ``--seconds 1200`` into the same folder give both,
+if no recipe takes more than 1200 seconds for 5000 steps.
 """
 
 import math
@@ -12,23 +13,19 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from torch import Tensor
 
-from inference.swap_guides import Parser
+from inference.image_bounds import Measured, measure_run, training
 from inference.table1 import chosen_settings, hardware, train_into
-from pyro_afslvm import Pair
-from pyro_afslvm.console import run_program
+from pyro_afslvm.console import Parser, run_program
 from pyro_afslvm.data import BinarizedMNIST, software_versions
 from pyro_afslvm.data.base import check_minimum
-from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, iwae
-from pyro_afslvm.progress import counting_bar
-from pyro_afslvm.recipes import load_recipe
+from pyro_afslvm.recipes import Recipe, load_recipe
 from pyro_afslvm.runs import Run, load_checkpoint, read_json, write_json
-from pyro_afslvm.sampling import seed_step
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.workflow import load_run, sample_run
 
@@ -41,94 +38,6 @@ PAPER = {  # VLB and log p(x) of Table 1, with the full training set of 60,000 d
     "IAF 4 x 1920": (-80.93, -79.17),
     "IAF 8 x 1920": (-80.80, -79.10),
 }
-
-
-class Measured(NamedTuple):
-    """Figures of one run, in nats per image."""
-
-    vlb: Tensor  # (images,), mean over samples
-    log_p: Tensor  # (images,), importance-sampled
-    kl: float  # mean of log q(z | x) - log p(z)
-    objective: float | None  # with free bits
-
-
-# figures of a run ----------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def measure(
-    pair: Pair,
-    x: Tensor,
-    *,
-    particles: int,
-    samples: int,
-    free_bits: float = 0.0,
-    batch_size: int = 50,
-    name: str = "",
-) -> Measured:
-    """Bound and importance-sampled log p(x) of images ``(N, 1, C, H, W)``."""
-    device = next(pair.model.parameters()).device
-    vlb, log_p, kl, objective = [], [], [], 0.0
-    elbo = FreeBitsELBO(free_bits)
-    with counting_bar(f"measuring {name:<16}") as progress:
-        for i, batch in enumerate(x.to(device).split(batch_size)):
-            seed_step(0, i, 1 << 25)
-            terms = bound_terms(pair.model, pair.guide, batch, num_particles=samples)
-            vlb.append(terms.bound.double().mean(0).sum(-1).cpu())
-            kl.append(terms.kl.double().mean(0).sum(-1).cpu())
-            found = iwae(pair.model, pair.guide, batch, num_particles=particles, chunk=8)
-            log_p.append(found.log_evidence.cpu())
-            objective -= elbo.loss(pair.model, pair.guide, batch)
-            progress(min((i + 1) * batch_size, len(x)), len(x))
-    free = objective / len(x) if free_bits else None
-    return Measured(torch.cat(vlb), torch.cat(log_p), float(torch.cat(kl).mean()), free)
-
-
-def measure_run(
-    run: Run, source: BinarizedMNIST, x: Tensor, *, particles: int, samples: int
-) -> Measured:
-    """Figures of a run, kept in its ``nats.json`` until it is trained further."""
-    pair, recipe, checkpoint = load_run(run, source=source)
-    wanted = {
-        "data": source.describe(),
-        "images": len(x),
-        "particles": particles,
-        "samples": samples,
-        "step": checkpoint["step"],
-        "last_step": load_checkpoint(run.last)["step"],
-    }
-    kept = run.path / "nats.json"
-    if kept.exists():
-        stored = read_json(kept)
-        if {name: stored.get(name) for name in wanted} == wanted:
-            vlb, log_p = (torch.tensor(stored[name]).double() for name in ("vlb", "log_p"))
-            return Measured(vlb, log_p, stored["kl"], stored["objective"])
-    found = measure(
-        pair,
-        x,
-        particles=particles,
-        samples=samples,
-        free_bits=run.settings.free_bits,
-        name=recipe.name,
-    )
-    numbers = {"vlb": found.vlb.tolist(), "log_p": found.log_p.tolist()}
-    write_json(kept, wanted | numbers | {"kl": found.kl, "objective": found.objective})
-    return found
-
-
-def training(run: Run) -> dict[str, Any]:
-    """What a run's training took."""
-    last, dims = load_checkpoint(run.last), math.prod(run.source.frame_shape)
-    return {
-        "train_seed": run.settings.seed,
-        "train_steps": last["step"],
-        "train_seconds": last["seconds"],
-        "curve": {
-            "step": [row[0] for row in last["curve"]],
-            "seconds": [row[1] for row in last["curve"]],
-            "train_nats_per_image": [dims * row[2] for row in last["curve"]],
-        },
-    }
 
 
 # figures over seeds --------------------------------------------------------------------------
@@ -219,7 +128,7 @@ def _text(value: dict[str, float | None]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, train, measure, print."""
-    parser: ArgumentParser = Parser(prog="iaf_table", description=__doc__.split("\n")[0])
+    parser = Parser(prog="iaf_table", description=__doc__.split("\n")[0])
     parser.add_argument("--path", type=str | None, help="folder of the MNIST idx files")
     parser.add_argument("--download", action="store_true", help="fetch them, 11 MB")
     parser.add_argument("--validation_size", type=int, default=0, help="images held out for it")
@@ -250,14 +159,23 @@ def iaf_table(options: Namespace) -> None:
     settings = chosen_settings(options)
     if options.seconds is not None and options.steps is None:
         settings["steps"] = UNLIMITED
+    plan = [
+        (
+            recipe,
+            Path(options.out) / f"seed{seed}" / recipe.path.stem,
+            TrainSettings(seed=seed, **settings),
+        )
+        for seed in options.seeds
+        for recipe in recipes
+    ]
+    for each in plan:
+        check_budget(*each)
     found: dict[str, list[tuple[Run, Measured]]] = {name: [] for name in names}
-    for seed in options.seeds:
-        for recipe in recipes:
-            folder = Path(options.out) / f"seed{seed}" / recipe.path.stem
-            run = train_into(folder, recipe, source, TrainSettings(seed=seed, **settings))
-            counts = {"particles": options.particles, "samples": options.samples}
-            found[recipe.path.stem].append((run, measure_run(run, source, x, **counts)))
-            sample_run(run, source=source)
+    for recipe, folder, wanted in plan:
+        run = train_into(folder, recipe, source, wanted)
+        counts = {"particles": options.particles, "samples": options.samples}
+        found[recipe.path.stem].append((run, measure_run(run, source, x, **counts)))
+        sample_run(run, source=source)
     figures = [tuple(zip(*pairs, strict=True)) for pairs in found.values()]
     models = [model_figures(runs, measured, figures[0][1]) for runs, measured in figures]
     print(table(models, particles=options.particles, images=len(x)))
@@ -265,6 +183,26 @@ def iaf_table(options: Namespace) -> None:
     if options.json:
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)
         write_json(Path(options.json), _content(options, source, x, models))
+
+
+def check_budget(recipe: Recipe, folder: Path, settings: TrainSettings) -> None:
+    """Refuse a run that has had more than its budget, which the others would not get."""
+    run = Run(folder)
+    if not run.last.exists():
+        return
+    last = load_checkpoint(run.last)
+    steps = settings.resolved(recipe.constants, noise="binary").steps or 0
+    if last["step"] > steps:
+        raise ValueError(f"{folder} has had {last['step']} steps, more than {steps}: {_INSTEAD}")
+    # one that stopped at this very budget is over it by a part of a step
+    if settings.seconds not in (None, run.settings.seconds) and last["seconds"] > settings.seconds:
+        raise ValueError(
+            f"{folder} has had {last['seconds']:.0f} seconds, more than {settings.seconds:g}: "
+            + _INSTEAD
+        )
+
+
+_INSTEAD = "take a larger budget or another --out"
 
 
 def _test_images(source: BinarizedMNIST, limit: int | None) -> Tensor:

@@ -19,9 +19,8 @@ import xarray as xr
 from jsonargparse import Namespace
 from torch import Tensor
 
-from inference.swap_guides import Parser
 from pyro_afslvm import Pair, rollout
-from pyro_afslvm.console import run_program
+from pyro_afslvm.console import Parser, run_program
 from pyro_afslvm.data import SequenceSource, dequantization
 from pyro_afslvm.data.base import check_minimum
 from pyro_afslvm.metrics import forecast_scores

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from inference import bounds
@@ -26,7 +26,7 @@ from inference.bounds import Bounds
 from inference.fixed_model import check_same_model, fixed_model
 from inference.table1 import chosen_settings, hardware, train_into
 from pyro_afslvm import Pair
-from pyro_afslvm.console import run_program
+from pyro_afslvm.console import Parser, run_program
 from pyro_afslvm.data import (
     Dequantization,
     MovingDigits,
@@ -46,15 +46,6 @@ from pyro_afslvm.workflow import load_run
 GUIDES = ("slvm_af1", "slvm_af1_smoothing", "slvm_af1_iaf", "slvm_af1_iterative")
 RECIPES = tuple(f"models/small/{name}.py" for name in (*GUIDES, "slvm_af1_flow_prior"))
 NEW_GUIDES = tuple(f"models/small/{name}.py" for name in GUIDES)  # of one and the same model
-
-
-class Parser(ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong and exit with 2."""
-        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(2)
 
 
 @dataclass(frozen=True)

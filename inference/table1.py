@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from pyro_afslvm.console import run_program
+from pyro_afslvm.console import Parser, run_program
 from pyro_afslvm.data import (
     BAIR,
     KTH,
     Arrays,
+    BinarizedMNIST,
     MovingDigits,
     MovingMNIST,
     SequenceSource,
@@ -38,7 +39,7 @@ from pyro_afslvm.workflow import evaluate_run, report_runs, train_run
 SMALL = ("copy_last_frame", "af1", "af2", "slvm", "slvm_af1")
 SMALL_RECIPES = tuple(f"models/small/{name}.py" for name in SMALL)
 # Imported, so that --data finds them by name.
-SOURCES = (Arrays, BAIR, KTH, MovingDigits, MovingMNIST, Videos)
+SOURCES = (Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos)
 
 
 def compare(
@@ -136,9 +137,9 @@ def _processor() -> str:
     return next((ln.split(":")[1].strip() for ln in lines if ln.startswith("model name")), "")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Read options, run, print."""
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(prog="table1", description=__doc__.split("\n")[0])
     parser.add_argument("--recipes", type=list[str], default=list(SMALL_RECIPES))
     parser.add_argument("--seeds", type=list[int], default=[0], help="training seeds")
     parser.add_argument("--out", type=str, default="runs/table1", help="folder of the runs")
@@ -146,7 +147,7 @@ def main() -> int:
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
     parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
-    options = parser.instantiate(parser.parse_args())
+    options = parser.instantiate(parser.parse_args(arguments))
     go_on = f"the same command goes on from here (the runs are in {options.out})"
     return run_program("table1", lambda: table1(options), go_on=go_on)
 
@@ -161,6 +162,11 @@ def table1(options: Namespace) -> None:
     """Train and evaluate for every seed, print the tables, write the reports."""
     chosen = chosen_settings(options)
     source, out, seeds = options.data or MovingDigits(), Path(options.out), []
+    if source.num_frames == 1:
+        raise ValueError(
+            f"{source.name} holds single images, and this table is of sequences: see "
+            "python -m inference.iaf_table"
+        )
     for seed in options.seeds:
         settings = TrainSettings(seed=seed, **chosen)
         folder = out / f"seed{seed}" if len(options.seeds) > 1 else out

@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_afslvm.console import run_program
+from pyro_afslvm.console import Parser, run_program
 from pyro_afslvm.data import (
     BAIR,
     KTH,
@@ -22,15 +22,6 @@ from pyro_afslvm.settings import TrainSettings
 
 # Imported, so that --data finds them by name.
 SOURCES = (Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos)
-
-
-class Parser(ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong and exit with 2."""
-        print(f"afslvm: error: {' '.join(message.split())}", file=sys.stderr)
-        sys.exit(2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +54,7 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    _add_source(parser)
+    _add_source(parser, "where sequences come from (default: MovingDigits)")
     parser.add_class_arguments(TrainSettings, as_group=True)
     return parser
 
@@ -107,7 +98,7 @@ def _inspect_parser() -> ArgumentParser:
     parser.add_argument(
         "path", type=str | None, nargs="?", help="file, folder or pattern (or else give --data)"
     )
-    _add_source(parser)
+    _add_source(parser, "where sequences come from, with settings of its own")
     parser.add_argument("--out", type=str, default="contact_sheet.png", help="the picture to write")
     parser.add_argument("--num_frames", type=int, default=13, help="frames of a crop")
     parser.add_argument("--limit", type=int, default=200, help="crops read from each split")
@@ -116,17 +107,15 @@ def _inspect_parser() -> ArgumentParser:
 
 def _prepare_parser() -> ArgumentParser:
     parser = Parser(description="Decode files into a store; a second call goes on.")
-    _add_source(parser, required=True)
+    _add_source(parser, "where sequences come from, such as Videos or KTH", required=True)
     parser.add_argument(
-        "--skip-bad", "--skip_bad", action="store_true", help="go on without damaged files"
+        "--skip-bad", "--skip_bad", action="store_true", help="go on without bad files, list them"
     )
     return parser
 
 
-def _add_source(parser: ArgumentParser, **options: Any) -> None:
-    parser.add_subclass_arguments(
-        SequenceSource, "data", help="where sequences come from (default: MovingDigits)", **options
-    )
+def _add_source(parser: ArgumentParser, text: str, **options: Any) -> None:
+    parser.add_subclass_arguments(SequenceSource, "data", help=text, **options)
 
 
 def _add_run(parser: ArgumentParser) -> None:
@@ -143,15 +132,15 @@ def _add_trust(parser: ArgumentParser) -> None:
 def _train(parser: ArgumentParser, options: Namespace) -> None:
     made = parser.instantiate(options).train
     from pyro_afslvm.preparing import prepare_source, prepared_text
+    from pyro_afslvm.processes import is_first_process
     from pyro_afslvm.recipes import load_recipe
-    from pyro_afslvm.training import is_first_process
     from pyro_afslvm.workflow import train_run
 
     recipe = load_recipe(made.recipe)
-    out = _out(made)
+    out = out_folder(made)
     source = made.data or MovingDigits()
     prepared = prepare_source(source)
-    if prepared and prepared.left_out:
+    if prepared and prepared.left_out and is_first_process():
         print(prepared_text(prepared))
     run = train_run(recipe, source, out, _settings(made), resume=made.resume)
     if is_first_process():
@@ -159,6 +148,7 @@ def _train(parser: ArgumentParser, options: Namespace) -> None:
 
 
 def _evaluate(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.processes import is_first_process
     from pyro_afslvm.report import table_text
     from pyro_afslvm.runs import Run
     from pyro_afslvm.workflow import evaluate_run
@@ -166,7 +156,8 @@ def _evaluate(parser: ArgumentParser, options: Namespace) -> None:
     chosen = options.evaluate
     run = Run.open(chosen.run)
     evaluate_run(run, **_without(chosen, "run"))
-    print(table_text([run.path]))
+    if is_first_process():
+        print(table_text([run.path]))
 
 
 def _sample(parser: ArgumentParser, options: Namespace) -> None:
@@ -232,7 +223,8 @@ def _settings(options: Namespace) -> TrainSettings:
     return TrainSettings(**{name: options[name] for name in TrainSettings.__dataclass_fields__})
 
 
-def _out(options: Namespace) -> Path:
+def out_folder(options: Namespace) -> Path:
+    """Where a training goes that has such options."""
     return Path(options.out or Path("runs") / Path(options.recipe).stem)
 
 
@@ -243,7 +235,7 @@ def _without(options: Namespace, *names: str) -> dict[str, Any]:
 def _go_on(options: Namespace) -> str:
     if options.subcommand != "train":
         return ""
-    return f"go on with the same command and: --out {_out(options.train)} --resume"
+    return f"go on with the same command and: --out {out_folder(options.train)} --resume"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,40 @@
-"""Errors in one line, Ctrl-C, and silence around a training."""
+"""Errors in one line, of options too; Ctrl-C, and silence around a training."""
 
 import logging
+import math
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
     from pyro_afslvm.training import Training
+
+ONE_SIGNAL = 2.0  # seconds within which a signal is the same one
+
+
+class Parser(ArgumentParser):
+    """A parser of options whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong and exit with 2."""
+        program = self.prog.split()[0]  # a subcommand's parser names its options too
+        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+
+    def instantiate(self, namespace: Namespace, *options: Any, **more: Any) -> Namespace:
+        """Make what the options describe; an error says why its class refused the settings."""
+        try:
+            made: Namespace = super().instantiate(namespace, *options, **more)
+            return made
+        except ValueError as error:  # which names all types that the option takes first
+            raise (error.__cause__ if isinstance(error.__cause__, ValueError) else error) from None
 
 
 def run_program(name: str, action: Callable[[], None], *, go_on: str = "") -> int:
@@ -37,10 +61,14 @@ def run_program(name: str, action: Callable[[], None], *, go_on: str = "") -> in
 
 @contextmanager
 def interruptible(training: "Training") -> Iterator[None]:
-    """Let the first Ctrl-C end the step, validate and save; a second one ends at once."""
+    """Let the first Ctrl-C end the step and save; one that comes later ends at once."""
+    first = math.inf
 
     def stop(*_: object) -> None:
-        if training.interrupted:
+        nonlocal first
+        first = min(first, time.monotonic())
+        # the terminal sends it to all processes, and torchrun passes it on: that is one
+        if time.monotonic() > first + ONE_SIGNAL:
             raise KeyboardInterrupt
         training.interrupted = True
 

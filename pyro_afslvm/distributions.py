@@ -1,5 +1,6 @@
 """Distributions of whole sequences, and what is known of them step by step."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import pyro.distributions as dist
@@ -80,17 +81,60 @@ def log_prob_per_step(distribution: dist.TorchDistribution, value: Tensor) -> Te
         TypeError: if the distribution is not such a one.
     """
     frame_dims = len(distribution.event_shape) - 1
-    log_det: Tensor | float = 0.0
+    found = _pulled_back(distribution, value, lambda t, x: _log_det_per_step(t, x, frame_dims))
+    if found.entries.event_shape:
+        raise TypeError(f"no log-probability per step of {found.entries}")
+    terms: Tensor = _sum_rightmost(found.entries.log_prob(found.noise), frame_dims)
+    return terms - found.log_det
+
+
+def log_prob_per_entry(distribution: dist.TorchDistribution, value: Tensor) -> Tensor:
+    """Log-probability of each entry of an event, given those that its transforms see before it.
+
+    Args:
+        distribution: independent entries, or their transform by what knows the scale of each
+            entry, such as an inverse autoregressive flow.
+        value: ``(*batch, *event)``.
+
+    Returns:
+        of the same shape; its sum over the event is ``distribution.log_prob(value)``.
+
+    Raises:
+        TypeError: if the distribution is not such a one.
+    """
+    found = _pulled_back(distribution, value, _log_scale)
+    if found.entries.event_shape:
+        raise TypeError(f"no log-probability per entry of {found.entries}")
+    terms: Tensor = found.entries.log_prob(found.noise) - found.log_det
+    return terms
+
+
+class _PulledBack(NamedTuple):
+    """What is behind a value of a distribution."""
+
+    entries: Any  # the distribution of the noise, entry by entry
+    noise: Tensor
+    log_det: Tensor | float  # of all transforms
+
+
+def _pulled_back(
+    distribution: Any, value: Tensor, log_det: Callable[[Any, Tensor], Tensor]
+) -> _PulledBack:
+    """Send a value back through the transforms; ``log_det`` is called with each of them."""
+    total: Tensor | float = 0.0
     if isinstance(distribution, TransformedDistribution):
         for transform in reversed(distribution.transforms):
-            log_det = log_det + _log_det_per_step(transform, value, frame_dims)
+            total = total + log_det(transform, value)
             value = transform.inv(value)
         distribution = distribution.base_dist
-    entries = _entries(distribution)
-    if entries.event_shape:
-        raise TypeError(f"no log-probability per step of {entries}")
-    terms: Tensor = _sum_rightmost(entries.log_prob(value), frame_dims)
-    return terms - log_det
+    return _PulledBack(_entries(distribution), value, total)
+
+
+def _log_scale(transform: Any, value: Tensor) -> Tensor:
+    if not hasattr(transform, "log_scale"):
+        raise TypeError(f"no log-probability per entry through {transform}")
+    log_scale: Tensor = transform.log_scale(value)
+    return log_scale
 
 
 def _log_det_per_step(transform: Any, value: Tensor, frame_dims: int) -> Tensor:

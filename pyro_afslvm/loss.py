@@ -1,11 +1,15 @@
-"""The bound as one torch module, and how many frames it needs."""
+"""The bound as one torch module, and what it needs of the data."""
 
-from pyro.infer import ELBO, Trace_ELBO
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
 from torch import Tensor, nn
 
-from pyro_afslvm.objectives import LatentScale
+from pyro_afslvm.objectives import LatentScale, UnwatchedELBO
 from pyro_afslvm.pair import Pair
-from pyro_afslvm.programs import no_guide
+from pyro_afslvm.programs import evaluating, no_guide, one_line_errors
 
 CONTEXT_FRAMES = 3  # of every crop, so that models with and without a flow see as many
 
@@ -15,7 +19,7 @@ class BoundLoss(nn.Module):
 
     Args:
         pair: model and guide.
-        elbo: the objective, ``Trace_ELBO()`` by default.
+        elbo: the objective, by default that of ``Trace_ELBO()``.
 
     Attributes:
         latents: by how much the divergence of the latents counts; fully, until it is changed.
@@ -25,7 +29,7 @@ class BoundLoss(nn.Module):
         super().__init__()
         self.model = pair.model
         self.guide = pair.guide
-        self.elbo = elbo or Trace_ELBO()
+        self.elbo = elbo or UnwatchedELBO()  # type: ignore[no-untyped-call]
         self.latents = LatentScale(sites=getattr(pair.model, "sites", ("z",)))
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
@@ -33,6 +37,28 @@ class BoundLoss(nn.Module):
             self.latents(self.model), self.latents(self.guide or no_guide), x
         )
         return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
+
+
+@torch.no_grad()
+def check_discrete(model: nn.Module, x: Tensor) -> None:
+    """Refuse a density of real numbers where the pixels are 0 or 1.
+
+    On two points a density grows without bound, and says nothing of their probability.
+
+    Args:
+        model: a Pyro program with a site ``x``.
+        x: some of the data, ``(batch, T, *frame_shape)``.
+
+    Raises:
+        ValueError: if the model's ``x`` is not discrete, or ``x`` is none of its values.
+    """
+    with evaluating(model), one_line_errors():
+        observed: Any = poutine.trace(model).get_trace(x).nodes["x"]
+    if not observed["fn"].support.is_discrete:
+        raise ValueError(
+            "the data are binary, but the model has a density of real numbers, which grows "
+            "without bound on them: take a model of binary images such as models/vae.py"
+        )
 
 
 def context_length(model: nn.Module) -> int:

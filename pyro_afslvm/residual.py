@@ -54,6 +54,16 @@ def doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
 
 
+def check_image(image_shape: tuple[int, ...]) -> None:
+    """Refuse what is no shape of an image.
+
+    Raises:
+        ValueError: if it is not ``(C, H, W)``.
+    """
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"expected images (C, H, W), got {tuple(image_shape)}")
+
+
 def halved(image_shape: tuple[int, ...], times: int) -> tuple[int, int]:
     """Height and width of an image after so many halvings.
 
@@ -63,8 +73,7 @@ def halved(image_shape: tuple[int, ...], times: int) -> tuple[int, int]:
     >>> halved((1, 28, 28), 2)
     (7, 7)
     """
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"expected images (C, H, W), got {image_shape}")
+    check_image(image_shape)
     _, height, width = image_shape
     if height % 2**times or width % 2**times:
         raise ValueError(f"images of {height} x {width} cannot be halved {times} times")
@@ -81,7 +90,7 @@ class ResidualEncoder(nn.Module):
         blocks: residual blocks at each size.
 
     Raises:
-        ValueError: if the image cannot be halved so often.
+        ValueError: if a size is out of range or the image cannot be halved so often.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*,
     arXiv:1606.04934, whose MNIST models have this form.
@@ -99,6 +108,7 @@ class ResidualEncoder(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
+        _check_widths(channels, features)
         rest = halved(image_shape, len(channels))
         self.features = features
         layers: list[nn.Module] = []
@@ -136,6 +146,7 @@ class ResidualDecoder(nn.Module):
         blocks: int = 1,
     ) -> None:
         super().__init__()
+        _check_widths(channels, latent_size, features)
         rest = halved(image_shape, len(channels))
         first = (channels[-1], *rest)
         layers: list[nn.Module] = [
@@ -148,6 +159,13 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:  # (*batch, latent_size) -> (*batch, C, H, W)
         return on_frames(self.network, z, 1)
+
+
+def _check_widths(channels: tuple[int, ...], *sizes: int) -> None:
+    if not channels or min(*sizes, *channels) < 1:
+        raise ValueError(
+            f"expected at least one size of channels, and none below 1, got {(*sizes, channels)}"
+        )
 
 
 class MaskedConv2d(nn.Conv2d):

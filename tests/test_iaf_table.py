@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from inference import iaf_table
+from inference import iaf_table, table1
+from pyro_afslvm import cli
 from pyro_afslvm.data import BinarizedMNIST, MovingDigits
 from pyro_afslvm.data.fetch import IDX_TEST
 from pyro_afslvm.data.noise import choose_noise, dequantization
@@ -140,6 +141,32 @@ def test_the_program_goes_on(digits: str, recipes: list[str], tmp_path: Path) ->
     before = kept.stat().st_mtime_ns
     assert iaf_table.main(arguments) == 0
     assert kept.stat().st_mtime_ns == before
+    again = json.loads((tmp_path / "one.json").read_text())["models"][0]
+    assert (again["vlb"], again["log_p"]) == (found[1]["vlb"], found[1]["log_p"])
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (["--steps", "2"], "small0 has had 3 steps, more than 2: take a larger budget or another"),
+        (["--seconds", "1e-4"], "seconds, more than 0.0001: take a larger budget or another --out"),
+    ],
+)
+def test_a_run_beyond_the_budget_is_refused(
+    budget: list[str],
+    message: str,
+    digits: str,
+    recipes: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before anything is trained: the figures would not be of equal budgets."""
+    arguments = ["--path", digits, "--particles", "3", "--samples", "2"]
+    arguments += ["--out", str(tmp_path / "out")]
+    assert iaf_table.main([*arguments, "--recipes", recipes[0], "--steps", "3"]) == 0
+    assert iaf_table.main([*arguments, "--recipes", *recipes[::-1], *budget]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out" / "seed0" / "small1").exists()
 
 
 def test_estimates() -> None:
@@ -180,6 +207,54 @@ def test_bad_input_is_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert message in line
     assert not Run(tmp_path / "out" / "seed0" / "vae").last.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "binary", "message"),
+    [
+        ("models/small/slvm.py", True, "the model has a density of real numbers, which grows"),
+        ("models/small/slvm_af1.py", True, "given 3 frames and scores those that follow, but the"),
+        ("models/small/vector_af1.py", True, "raises ValueError"),
+        ("models/vae.py", False, "pixels 0 and 1 such as those of pyro_afslvm.data.BinarizedMNIST"),
+        ("models/iaf_resnet_vae.py", None, "images of 30 x 30 cannot be halved 2 times"),
+    ],
+)
+def test_recipes_of_other_data_are_refused_in_one_line(
+    recipe: str,
+    binary: bool | None,
+    message: str,
+    digits: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = ["MovingDigits", "--data.size", "30" if binary is None else "28"]
+    if binary:
+        data = ["BinarizedMNIST", "--data.path", digits]
+    out = tmp_path / "out"
+    arguments = ["train", str(ROOT / recipe), "--out", str(out), "--steps", "1", "--data", *data]
+    assert cli.main(arguments) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("afslvm: error: ")
+    assert message in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (["BinarizedMNIST"], "single images, and this table is of sequences: see python -m inf"),
+        (["Nothing"], "Nothing"),
+    ],
+)
+def test_table1_refuses_in_one_line(
+    data: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:  # of the parser, or with the program's code
+        sys.exit(table1.main(["--out", str(tmp_path / "out"), "--data", *data]))
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("table1: error: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])

@@ -182,7 +182,7 @@ def test_public_sizes(public_folder: Path) -> None:
     too_many = MovingMNIST(path=str(public_folder), test_size=6)
     with pytest.raises(ValueError, match=r"test_size is 6 .* 45 for training .* 5 for test"):
         too_many.dataset("test", num_frames=3)
-    with pytest.raises(ValueError, match=r"num_frames is 21, but .* have 20 frames"):
+    with pytest.raises(ValueError, match=r"seq.npy: num_frames is 21, but .* 20 frames"):
         source.dataset("test", num_frames=21)
 
 

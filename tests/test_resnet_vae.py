@@ -9,11 +9,12 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer import Predictive, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_afslvm import Pair, ResNetVAE, ResNetVAEGuide
 from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, iwae
+from tests.pairs import check_training, parameters
 from tests.registry import calls, perturb
 
 SHAPE = (1, 8, 8)
@@ -36,10 +37,6 @@ def make(
 def images(batch: int = 4, length: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(batch, length, *SHAPE, generator=generator, dtype=torch.float64).round()
-
-
-def parameters(pair: Pair) -> list[nn.Parameter]:
-    return [p for part in pair for p in part.parameters()]
 
 
 def traces(pair: Pair, x: Tensor) -> tuple[Any, Any]:
@@ -196,21 +193,17 @@ def test_vectorised_particles_are_the_same_estimate() -> None:
 
 @pytest.mark.parametrize("iaf_depth", [0, 1])
 def test_every_parameter_moves_and_svi_and_torch_agree(iaf_depth: int) -> None:
-    pair, x = make(iaf_depth=iaf_depth), images()
-    pyro.set_rng_seed(2)
-    Trace_ELBO().loss_and_grads(pair.model, pair.guide, x)
-    by_svi = [p.grad.clone() for p in parameters(pair)]
-    for part in pair:
-        part.zero_grad()
-    pyro.set_rng_seed(2)
-    Trace_ELBO()(pair.model, pair.guide)(x).backward()
-    for p, expected in zip(parameters(pair), by_svi, strict=True):
-        torch.testing.assert_close(p.grad, expected)
-    before = [p.detach().clone() for p in parameters(pair)]
-    SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
-    names = [name for part in pair for name, _ in part.named_parameters()]
-    moved = zip(names, parameters(pair), before, strict=True)
-    assert [name for name, p, old in moved if torch.equal(p, old)] == []
+    check_training(make(iaf_depth=iaf_depth), images())
+
+
+def test_distributions_are_in_single_precision_under_autocast() -> None:
+    model, guide = (part.float() for part in make())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        q, p = traces(Pair(model, guide), images().float())
+    for site in model.sites:
+        assert q.nodes[site]["value"].dtype == p.nodes[site]["fn"].base_dist.loc.dtype
+        assert q.nodes[site]["value"].dtype == torch.float32
+    assert p.nodes["x"]["fn"].base_dist.logits.dtype == torch.float32
 
 
 # free bits ------------------------------------------------------------------------------
@@ -267,8 +260,12 @@ def test_free_bits_leave_a_cheap_group_alone() -> None:
     FreeBitsELBO(1e6).differentiable_loss(pair.model, pair.guide, x).backward()
     heads = [layer.prior for layer in pair.model.top_down]
     assert all(head.weight.grad is None or not head.weight.grad.any() for head in heads)
-    with pytest.raises(ValueError, match="free bits of at least 0 nats, got -1"):
-        FreeBitsELBO(-1.0)
+
+
+@pytest.mark.parametrize("nats", [-1.0, math.inf, math.nan])
+def test_free_bits_are_a_number(nats: float) -> None:
+    with pytest.raises(ValueError, match=rf"finite free bits of at least 0 nats, got {nats:g}$"):
+        FreeBitsELBO(nats)
 
 
 def test_free_bits_are_scaled_as_the_programs_are() -> None:

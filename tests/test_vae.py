@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyro_afslvm import VAE, InverseAutoregressive, Pair, VAEGuide, fit
 from pyro_afslvm.objectives import bound_terms, iwae
 from pyro_afslvm.residual import ResidualDecoder, ResidualEncoder, halved
+from tests.pairs import check_training, parameters
 from tests.registry import calls, perturb
 
 SHAPE, LATENTS = (1, 8, 8), 3
@@ -43,10 +44,6 @@ def images(batch: int = 4, length: int = 1, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(batch, length, *SHAPE, generator=generator, dtype=torch.float64)
     return x.round()
-
-
-def parameters(pair: Pair) -> list[nn.Parameter]:
-    return [p for part in pair for p in part.parameters()]
 
 
 def by_hand(pair: Pair, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,19 +222,7 @@ def test_training_helps(trained: tuple[Pair, Tensor]) -> None:
 
 @pytest.mark.parametrize("depth", [None, 0, 2])
 def test_every_parameter_moves_and_svi_and_torch_agree(depth: int | None) -> None:
-    pair, x = make(depth=depth), images()
-    pyro.set_rng_seed(2)
-    Trace_ELBO().loss_and_grads(pair.model, pair.guide, x)
-    by_svi = [p.grad.clone() for p in parameters(pair)]
-    for part in pair:
-        part.zero_grad()
-    pyro.set_rng_seed(2)
-    Trace_ELBO()(pair.model, pair.guide)(x).backward()
-    for p, expected in zip(parameters(pair), by_svi, strict=True):
-        torch.testing.assert_close(p.grad, expected)
-    before = [p.detach().clone() for p in parameters(pair)]
-    SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
-    assert not [1 for p, old in zip(parameters(pair), before, strict=True) if torch.equal(p, old)]
+    check_training(make(depth=depth), images())
 
 
 def test_distributions_are_in_single_precision_under_autocast() -> None:
@@ -311,3 +296,15 @@ def test_parts_that_do_not_fit() -> None:
         ResidualEncoder((1, 28, 30))
     with pytest.raises(ValueError, match=r"expected images \(C, H, W\), got \(28, 28\)"):
         halved((28, 28), 1)
+    with pytest.raises(ValueError, match=r"expected images \(C, H, W\), got \(8, 8\)"):
+        VAE((8, 8), 2, decoder=nn.Identity())
+    with pytest.raises(ValueError, match="latent_size must be at least 1, got 0"):
+        VAE(SHAPE, 0, decoder=nn.Identity())
+    for sizes in ({"channels": ()}, {"channels": (4, 0)}, {"features": 0}):
+        with pytest.raises(ValueError, match="at least one size of channels, and none below 1"):
+            ResidualEncoder(SHAPE, **sizes)
+        with pytest.raises(ValueError, match="at least one size of channels, and none below 1"):
+            ResidualDecoder(2, SHAPE, **sizes)
+    wide = VAE(SHAPE, LATENTS, decoder=ResidualDecoder(LATENTS, (1, 8, 12))).double()
+    with pytest.raises(ValueError, match=r"decoder of images \(1, 8, 8\), got \(1, 8, 12\)"):
+        wide(horizon=1)

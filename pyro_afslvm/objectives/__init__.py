@@ -6,6 +6,7 @@ from pyro_afslvm.objectives.free_bits import FreeBitsELBO
 from pyro_afslvm.objectives.importance import Evidence, iwae
 from pyro_afslvm.objectives.smc import ParticleEvidence, smc
 from pyro_afslvm.objectives.terms import BoundTerms, bound_terms
+from pyro_afslvm.objectives.unwatched import UnwatchedELBO
 
 __all__ = [
     "BoundTerms",
@@ -13,6 +14,7 @@ __all__ = [
     "FreeBitsELBO",
     "LatentScale",
     "ParticleEvidence",
+    "UnwatchedELBO",
     "bound_terms",
     "iwae",
     "kl_per_step",

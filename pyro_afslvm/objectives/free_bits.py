@@ -1,5 +1,6 @@
 """Free bits: an objective that charges every group of latents no less than a fixed amount."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,8 +9,8 @@ from pyro.infer.enum import get_importance_trace
 from pyro.infer.util import torch_item
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Independent, TransformedDistribution
-from torch.distributions.utils import _sum_rightmost
+
+from pyro_afslvm.distributions import log_prob_per_entry
 
 
 class FreeBitsELBO(ELBO):
@@ -24,19 +25,19 @@ class FreeBitsELBO(ELBO):
     reported; this is for training only.
 
     Args:
-        nats: :math:`\lambda`, per group and sequence.
+        nats: :math:`\lambda`, per group and sequence; finite.
         channels: whether each channel of a site ``(T, C, H, W)`` is a group of its own.
 
     Raises:
-        ValueError: if ``nats`` is negative.
+        ValueError: if ``nats`` is negative or not finite.
 
     Source: Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*,
     arXiv:1606.04934, Appendix C.8.
     """
 
     def __init__(self, nats: float, *, channels: bool = False) -> None:
-        if nats < 0:
-            raise ValueError(f"expected free bits of at least 0 nats, got {nats:g}")
+        if not 0 <= nats < math.inf:
+            raise ValueError(f"expected finite free bits of at least 0 nats, got {nats:g}")
         super().__init__()  # type: ignore[no-untyped-call]
         self.nats = nats
         self.channels = channels
@@ -80,19 +81,4 @@ def _groups(distribution: Any, z: Tensor, channels: bool) -> Tensor:  # -> (*bat
     if not channels or len(distribution.event_shape) != 4:
         whole: Tensor = distribution.log_prob(z)
         return whole.unsqueeze(-1)
-    entries = _sum_rightmost(_entries(distribution, z), 2)  # (*batch, T, C)
-    return entries.sum(-2)
-
-
-def _entries(distribution: Any, z: Tensor) -> Tensor:
-    """Log-density of every entry, from transforms that are triangular and say their scales."""
-    log_scale: Tensor | float = 0.0
-    if isinstance(distribution, TransformedDistribution):
-        for transform in reversed(distribution.transforms):
-            log_scale = log_scale + transform.log_scale(z)  # type: ignore[attr-defined]
-            z = transform.inv(z)
-        distribution = distribution.base_dist
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    entries: Tensor = distribution.log_prob(z) - log_scale
-    return entries
+    return log_prob_per_entry(distribution, z).sum((-2, -1)).sum(-2)  # (*batch, T, C, H, W)

@@ -10,6 +10,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_afslvm.programs import batch_size, check_horizon, check_shape, register
+from pyro_afslvm.residual import check_image
 
 
 class Gaussian(NamedTuple):
@@ -50,9 +51,13 @@ class ImageModel(nn.Module):
 
     Args:
         image_shape: ``(C, H, W)``.
+
+    Raises:
+        ValueError: if it is not.
     """
 
     def __init__(self, image_shape: tuple[int, ...]) -> None:
+        check_image(image_shape)
         super().__init__()
         self.frame_shape = tuple(image_shape)
         self.context_length = 0
@@ -174,6 +179,6 @@ def check_images(x: Tensor, image_shape: tuple[int, ...], lengths: Tensor | None
     odd = x[(x != 0) & (x != 1)]  # NaN is neither
     if len(odd):
         raise ValueError(
-            f"x holds {float(odd[0]):g}; expected binary pixels 0 and 1: draw them, see "
+            f"x holds {float(odd[0]):g}; expected binary pixels 0 and 1 such as those of "
             "pyro_afslvm.data.BinarizedMNIST"
         )

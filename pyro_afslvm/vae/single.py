@@ -20,6 +20,9 @@ class VAE(ImageModel):
         latent_size: size of a latent vector.
         decoder: maps ``(*batch, latent_size)`` to logits ``(*batch, C, H, W)``.
 
+    Raises:
+        ValueError: if a size is out of range.
+
     Sites: ``z`` with event ``(T, latent_size)`` and ``x``; with a horizon ``z_future`` and
     ``x_future``. The images of a sequence are independent; an image is a sequence of one.
 
@@ -39,6 +42,8 @@ class VAE(ImageModel):
         self, image_shape: tuple[int, ...], latent_size: int, *, decoder: nn.Module
     ) -> None:
         super().__init__(image_shape)
+        if latent_size < 1:
+            raise ValueError(f"latent_size must be at least 1, got {latent_size}")
         self.latent_size = latent_size
         self.decoder = decoder
 
@@ -56,7 +61,7 @@ class VAE(ImageModel):
         """Logits of the pixels, ``(*batch, C, H, W)``, from z ``(*batch, latent_size)``.
 
         Raises:
-            ValueError: if z is of another size.
+            ValueError: if z is of another size, or the decoder's images are.
         """
         if z.shape[-1] != self.latent_size:
             raise ValueError(
@@ -64,6 +69,10 @@ class VAE(ImageModel):
                 "for another model"
             )
         logits: Tensor = self.decoder(z)
+        if logits.shape[-3:] != self.frame_shape:
+            raise ValueError(
+                f"expected a decoder of images {self.frame_shape}, got {tuple(logits.shape[-3:])}"
+            )
         return precise(logits)
 
 

@@ -1,0 +1,31 @@
+"""What is asked of every pair of model and guide."""
+
+import pyro
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor, nn
+
+from pyro_afslvm import Pair
+
+
+def parameters(pair: Pair) -> list[nn.Parameter]:
+    """Of model and guide."""
+    return [p for part in pair for p in part.parameters()]
+
+
+def check_training(pair: Pair, x: Tensor) -> None:
+    """SVI and torch get the same gradients, and no parameter stays where it is."""
+    pyro.set_rng_seed(2)
+    Trace_ELBO().loss_and_grads(*pair, x)
+    by_svi = [p.grad.clone() for p in parameters(pair)]
+    for part in pair:
+        part.zero_grad()
+    pyro.set_rng_seed(2)
+    Trace_ELBO()(*pair)(x).backward()
+    for p, expected in zip(parameters(pair), by_svi, strict=True):
+        torch.testing.assert_close(p.grad, expected)
+    before = [p.detach().clone() for p in parameters(pair)]
+    SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
+    names = [name for part in pair for name, _ in part.named_parameters()]
+    moved = zip(names, parameters(pair), before, strict=True)
+    assert [name for name, p, old in moved if torch.equal(p, old)] == []
