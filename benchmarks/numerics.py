@@ -36,7 +36,7 @@ def bound_error(recipe: str, side: int, *, settling: int = 20) -> float:
     for precision in precisions:
         torch.manual_seed(1)
         with torch.no_grad(), autocast(precision):
-            both.append(float(bound(data(settling))))
+            both.append(bound(data(settling)).item())
     return abs(both[0] - both[1]) / side**2
 
 
@@ -92,7 +92,7 @@ def _step(
     loss.backward()
     nn.utils.clip_grad_norm_(bound.parameters(), 1.0)
     optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 def _distance(a: list[float], b: list[float]) -> float:

@@ -50,6 +50,7 @@ def write_sheet(found: Inspection, path: Path) -> None:
         count = min(_ROWS[stretch.split], len(data))
         for i in np.linspace(0, len(data) - 1, count).round().astype(int):
             rows[f"{stretch.split} {i + 1}"] = data.frames(int(i))
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_png(contact_sheet(rows, low=found.low, high=found.high)))
 
 

@@ -1,7 +1,7 @@
 """Encoders and decoders of single frames, for any number of leading batch dimensions."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from typing import Literal, cast
@@ -24,6 +24,12 @@ def on_frames(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
         flat = flat.contiguous(memory_format=torch.channels_last)
     y = _recomputed(network, flat) if _recomputes(network) else network(flat)
     return y.reshape(*batch, *y.shape[1:])
+
+
+def side_by_side(frames: Sequence[Tensor], frame_dims: int) -> Tensor:
+    """Several ``(*batch, C, ...)`` in one, on their channels, which are last in memory."""
+    moved = [frame.movedim(-frame_dims, -1) for frame in torch.broadcast_tensors(*frames)]
+    return torch.cat(moved, -1).movedim(-1, -frame_dims)
 
 
 def _recomputes(network: nn.Module) -> bool:

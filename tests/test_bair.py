@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pyro_afslvm.cli import main
-from pyro_afslvm.data import BAIR, fetch, source_from_config
+from pyro_afslvm.data import BAIR, EmptySplitError, fetch, source_from_config
 from pyro_afslvm.data.tfrecord import index_records, read_features, read_record
 from tests.test_archives import Server, address, server, sha256, tar_of  # noqa: F401
 
@@ -269,11 +269,32 @@ def test_trajectories_that_are_too_short(folder: Path, record: bytes, message: s
     assert str(path) in str(caught.value)
 
 
+def test_few_trajectories_need_no_setting(folder: Path, tmp_path: Path) -> None:
+    source = BAIR(path=str(folder))  # a tenth of five is none
+    assert len(source.dataset("train", num_frames=30)) == 5
+    with pytest.raises(EmptySplitError, match="the validation split is empty"):
+        source.dataset("validation", num_frames=30)
+    frames = framed(trajectory(0))
+    for i in range(100, 130):
+        (folder / f"softmotion30_44k/train/traj_{i}_to_{i}.tfrecords").write_bytes(frames)
+    source = BAIR(path=str(folder))
+    assert len(source.dataset("validation", num_frames=30)) == 3
+    assert (source.describe()["train_size"], source.describe()["validation_size"]) == (32, 3)
+
+
+def test_inspect_takes_the_bare_folder(
+    folder: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["data", "inspect", "softmotion30_44k"]) == 0
+    assert "BAIR: size 64, train_size 5, validation_size 0" in capsys.readouterr().out
+
+
 def test_requests_that_cannot_be_met(folder: Path, tmp_path: Path) -> None:
     source = BAIR(path=str(folder), validation_size=6)
     with pytest.raises(ValueError, match=r"validation_size is 6, but .*train holds 5 trajectories"):
         source.dataset("train", num_frames=5)
-    with pytest.raises(ValueError, match=r"num_frames is 31, but .* 30 frames"):
+    with pytest.raises(ValueError, match=r"softmotion30_44k: num_frames is 31, but .* 30 frames"):
         source.dataset("test", num_frames=31)
     with pytest.raises(FileNotFoundError, match="looked for softmotion30_44k/train and test"):
         BAIR(path=str(tmp_path / "nowhere")).dataset("test", num_frames=5)

@@ -284,7 +284,10 @@ def test_command_on_a_video(tmp_path: Path, monkeypatch: Any, capsys: Any) -> No
 def test_command_on_a_bare_path(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("walk.npy", np.random.default_rng(0).normal(size=(500, 3)))
-    assert main(["data", "inspect", "walk.npy", "--num_frames", "9"]) == 0
+    asked = ("data", "inspect", "walk.npy", "--num_frames", "9")
+    assert main([*asked, "--out", "new/folder/page.png"]) == 0
+    assert Path("new/folder/page.png").exists()
+    assert main([*asked]) == 0
     page = capsys.readouterr().out
     assert "Arrays: sequences 1, frames 500" in page
     assert "crops of 9" in page
@@ -302,6 +305,11 @@ def test_refusals_are_one_line(tmp_path: Path, monkeypatch: Any, capsys: Any) ->
     assert "nothing.npy" in refused(capsys, "data", "inspect", "nothing.npy")
     assert "whole.npy: expected uint8" in refused(capsys, "data", "inspect", "whole.npy")
     assert "note.avi: not a video" in refused(capsys, "data", "inspect", "note.avi")
+    small = ("--data", "Videos", "--data.path", "note.avi", "--data.size", "2")
+    for command in (("data", "inspect"), ("data", "prepare"), ("train", "recipe.py")):
+        assert refused(capsys, *command, *small).startswith(
+            "afslvm: error: size must be an integer of at least 4, got 2"
+        )
     limit = ("data", "inspect", "walk.npy", "--limit", "0")
     assert "limit must be" in refused(capsys, *limit)
     assert not Path("contact_sheet.png").exists()
@@ -335,6 +343,6 @@ def test_public_sets_are_found_by_their_files(tmp_path: Path) -> None:
         path.write_bytes(framed(trajectory(first)))
     robot = guess_source(str(tmp_path / "softmotion30_44k"))
     assert isinstance(robot, BAIR)
-    found = tables(inspect_source(BAIR(path=robot.path, validation_size=0)))
+    found = tables(inspect_source(robot))
     assert found["train"].lengths.tolist() == [30]
     assert found["test"].crops == 2

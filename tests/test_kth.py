@@ -84,7 +84,7 @@ def test_files_are_as_in_the_release(root: Path) -> None:
 
 def test_ranges_are_sequences(root: Path) -> None:
     data = {s: kth(root).dataset(s, num_frames=13) for s in SPLITS}
-    lengths = {s: d._lengths.tolist() for s, d in data.items()}  # type: ignore[attr-defined]
+    lengths = {s: d.lengths.tolist() for s, d in data.items()}  # type: ignore[attr-defined]
     assert lengths == {"train": [20, 18, 20, 30, 30], "validation": [25, 31], "test": [26, 15, 60]}
     assert {s: len(d) for s, d in data.items()} == {"train": 7, "validation": 3, "test": 7}
     x = data["train"][0]
@@ -161,7 +161,7 @@ def test_known_truncated_video_of_the_release(root: Path) -> None:
     (note,) = (line for line in source.prepare().notes if TRUNCATED in line)
     count = int(note.split(" of ")[0].split()[-1])
     assert note == f"{TRUNCATED}: ends after {count} of 120 frames"
-    lengths = source.dataset("validation", num_frames=5)._lengths  # type: ignore[attr-defined]
+    lengths = source.dataset("validation", num_frames=5).lengths  # type: ignore[attr-defined]
     rest = [b - a for a, b in ((60, min(count, 100)), (100, count)) if b > a]
     assert lengths.tolist() == [25, 31, 30, 30, *rest]
     assert 61 < count < 118
@@ -174,12 +174,12 @@ def test_other_truncated_videos_are_refused(root: Path) -> None:
         kth(root).dataset("train", num_frames=5)
     with pytest.warns(UserWarning, match="left out 1 files: .*person11_boxing_d1"):
         data = kth(root, skip_bad=True).dataset("train", num_frames=5)
-    assert data._lengths.tolist() == [30, 30]  # type: ignore[attr-defined]
+    assert data.lengths.tolist() == [30, 30]  # type: ignore[attr-defined]
 
 
 def test_video_shorter_than_its_ranges(root: Path) -> None:
     write_sequences(root, {**LINES, "person22_boxing_d1": "5-30, 31-61"})
-    lengths = kth(root).dataset("test", num_frames=5)._lengths  # type: ignore[attr-defined]
+    lengths = kth(root).dataset("test", num_frames=5).lengths  # type: ignore[attr-defined]
     assert lengths.tolist() == [26, 30, 60]  # a frame more or less is the decoder's
     write_sequences(root, {**LINES, "person22_boxing_d1": "5-30, 31-90"})
     with pytest.raises(ValueError, match=r"person22.*: 90 frames in 00sequences.txt, .* has 60"):
@@ -201,7 +201,7 @@ def test_missing_videos(root: Path) -> None:
 def test_sequences_that_are_too_short(root: Path) -> None:
     lengths = kth(root).dataset("test", num_frames=20)
     assert len(lengths) == 1 + 0 + 3
-    with pytest.raises(ValueError, match=r"num_frames is 31, but .* train split have 30 frames"):
+    with pytest.raises(ValueError, match=r"kth: num_frames is 31, .* train split have 30 frames"):
         kth(root).dataset("train", num_frames=31)
 
 

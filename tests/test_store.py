@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pyro_afslvm.data import EmptySplitError, StoredSequences
+from pyro_afslvm.data import EmptySplitError, ShortSplitError, StoredSequences
 from pyro_afslvm.data.ahead import ahead
+from pyro_afslvm.data.shards import ShardWriter
 from pyro_afslvm.data.store import (
     StoredFrames,
     content_hash,
@@ -181,19 +182,22 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     assert put(tmp_path, numbered(3)).shape[0] == 3
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
-def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    from zarr.storage import LocalStore
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "c/0/0/0/0")
 
-    real, calls = LocalStore.set, []
 
-    async def full(self: LocalStore, *arguments: Any) -> None:
-        calls.append(arguments)
-        if len(calls) > after:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "c/0/0/0/0")
-        await real(self, *arguments)
+@pytest.mark.parametrize("after", [0, 1, 9, "all"])
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int | str) -> None:
+    real, calls = ShardWriter.add, []
 
-    monkeypatch.setattr(LocalStore, "set", full)
+    def add(self: ShardWriter, frames: Any) -> None:
+        calls.append(len(frames))
+        real(self, frames) if len(calls) != after + 1 else full()
+
+    if after == "all":  # but the header
+        monkeypatch.setattr("zarr.storage.LocalStore.set", full)
+    else:
+        monkeypatch.setattr(ShardWriter, "add", add)
     with pytest.raises(OSError, match=r"the disk is full: film.avi needs up to \d+ bytes") as error:
         put(tmp_path, numbered(300), expected=300)
     assert str(error.value).startswith(f"{tmp_path}: ")
@@ -386,15 +390,21 @@ def test_training_windows_start_anywhere_in_their_sequence() -> None:
     assert torch.equal(sequences("train")[77], data[77])
 
 
+def test_lengths_are_those_of_the_store() -> None:
+    data = sequences("test")
+    assert data.lengths.tolist() == [10, 3, 7, 4]
+    data.lengths[:] = 0
+    assert data.lengths.tolist() == [10, 3, 7, 4]
+
+
 def test_at_most_so_many_windows() -> None:
     assert [x[0].tolist() for x in sequences("test", max_windows=1)] == [[0, 0], [2, 0], [3, 0]]
 
 
 def test_sequences_that_are_all_too_short() -> None:
     for split in ("train", "test"):
-        with pytest.raises(ValueError, match=r"num_frames is 11, but .* have 10 frames") as error:
+        with pytest.raises(ShortSplitError, match=r"num_frames is 11, but .* have 10 frames"):
             sequences(split, num_frames=11)
-        assert not isinstance(error.value, EmptySplitError)
     with pytest.raises(EmptySplitError, match="the test split is empty"):
         StoredSequences(where, lengths=[], num_frames=2, seed=0, split="test")
 

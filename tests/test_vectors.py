@@ -75,6 +75,22 @@ def test_train_evaluate_sample_report(
     assert page.count("data:image/png") == 3  # curves, flow, rollout
 
 
+def test_a_validation_split_shorter_than_the_crop(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("vector_af1", "--data.validation_fraction", "0.005") == 0
+    notices = [line for line in capsys.readouterr().err.splitlines() if "validation" in line]
+    assert notices == [
+        "training without validation: eeg.npy: num_frames is 7, but the stored sequences of the "
+        "validation split have 4 frames at most"
+    ]
+    assert main(["evaluate", "run"]) == 0
+    assert train("vector_af1", "--data.gap", "500", out="other") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "eeg.npy: too short, the train split is empty" in error
+    assert not Path("other").exists()
+
+
 def test_sampled_futures_as_a_table(here: Path) -> None:
     train("vector_af1")
     options = ["--horizon", "5", "--num_sequences", "2", "--num_samples", "3", "--context", "6"]

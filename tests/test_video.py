@@ -1,5 +1,6 @@
 """Videos: what is decoded of them, and what is said of broken ones."""
 
+import struct
 import threading
 import wave
 from itertools import islice
@@ -126,6 +127,30 @@ def test_stride_and_range(tmp_path: Path) -> None:
     assert times(decode(path, size=16, stride=3)) == list(range(0, 40, 3))
     assert times(decode(path, size=16, first=5, last=21)) == list(range(5, 21))
     assert times(decode(path, size=16, first=5, last=21, stride=4)) == [5, 9, 13, 17]
+
+
+def turned(path: Path, turns: int) -> Path:
+    """The same mp4 with a flag to show it after so many quarter turns to the right."""
+    content = path.read_bytes()
+    at = content.index(b"tkhd") + 44  # version, dates, track, duration, layer, volume: the matrix
+    assert content[at : at + 36] == struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+    matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
+    new = path.with_name(f"turned{turns}.mp4")
+    new.write_bytes(content[:at] + struct.pack(">9i", *matrix) + content[at + 36 :])
+    return new
+
+
+@pytest.mark.parametrize("color", ["grey", "rgb"])
+@pytest.mark.parametrize("turns", range(4))
+def test_films_of_phones_are_set_upright(tmp_path: Path, turns: int, color: str) -> None:
+    plain = write_video(tmp_path / "a.mp4", scene(5)[..., ::-1] // 2 + scene(5) // 4)
+    stored = decode(plain, size=60, color=color)
+    frames = decode(turned(plain, turns), size=60, color=color)
+    assert frames.shape[-2:] == ((60, 80), (80, 60))[turns % 2]
+    assert np.array_equal(frames, np.rot90(stored, -turns, axes=(-2, -1)))
+    squeezed = decode(turned(plain, turns), size=40, squeeze=True)
+    assert squeezed.shape == (5, 1, 40, 40)
 
 
 def test_frames_come_one_at_a_time(film: Path) -> None:

@@ -76,11 +76,11 @@ def test_splits_by_file(tmp_path: Path) -> None:
     for i in range(6):
         write_clock(tmp_path / "films" / f"{i}.avi", 10 + i)
     films = source(tmp_path / "films", validation_part=0.2)
-    lengths = [films.dataset(s, num_frames=5)._lengths for s in SPLITS]
+    lengths = [films.dataset(s, num_frames=5).lengths for s in SPLITS]
     assert [len(n) for n in lengths] == [4, 1, 1]
     assert sorted(np.concatenate(lengths)) == list(range(10, 16))  # each once, and whole
     drawn = {
-        tuple(source(tmp_path / "films", seed=seed).dataset("test", num_frames=5)._lengths)
+        tuple(source(tmp_path / "films", seed=seed).dataset("test", num_frames=5).lengths)
         for seed in range(12)
     }
     assert len(drawn) > 2
@@ -93,7 +93,7 @@ def test_splits_by_file_do_not_depend_on_names(tmp_path: Path) -> None:
     one, other = (source(tmp_path / name) for name in ("one", "other"))
     for split in SPLITS:
         a, b = (s.dataset(split, num_frames=5) for s in (one, other))
-        assert sorted(a._lengths) == sorted(b._lengths)
+        assert sorted(a.lengths) == sorted(b.lengths)
     assert one.describe() == other.describe()
 
 
@@ -168,7 +168,7 @@ def test_files_of_different_sizes(tmp_path: Path) -> None:
 def test_too_short(tmp_path: Path) -> None:
     path = write_clock(tmp_path / "a.avi", 60)
     films = source(path, gap=4)
-    with pytest.raises(ValueError, match=r"num_frames is 13, .* validation split have 5 frames"):
+    with pytest.raises(ValueError, match=r"a.avi: num_frames is 13, .* validation split have 5"):
         films.dataset("validation", num_frames=13)
     with pytest.raises(ValueError, match=r"a.avi: 60 frames are too few .* with gaps of 30"):
         source(path, gap=30).dataset("train", num_frames=13)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyro_afslvm.data.bair import BAIR as BAIR
     from pyro_afslvm.data.base import EmptySplitError as EmptySplitError
     from pyro_afslvm.data.base import SequenceSource as SequenceSource
+    from pyro_afslvm.data.base import ShortSplitError as ShortSplitError
     from pyro_afslvm.data.base import Split as Split
     from pyro_afslvm.data.base import source_from_config as source_from_config
     from pyro_afslvm.data.binarized import BinarizedMNIST as BinarizedMNIST
@@ -47,6 +48,7 @@ _HOME = {
     "Protocol": "protocol",
     "SequenceDataset": "datasets",
     "SequenceSource": "base",
+    "ShortSplitError": "base",
     "Split": "base",
     "StoredSequences": "datasets",
     "UniformDequantization": "noise",

@@ -140,18 +140,14 @@ class Arrays(SequenceSource):
             moments=None if self._reader.is_8bit else self._contents,
             standardize=self.standardize,
         )
-        try:
-            return StoredSequences(
-                load,
-                lengths=[part.length for part in parts],
-                num_frames=num_frames,
-                seed=self.seed,
-                split=split,
-            )
-        except EmptySplitError:
-            raise
-        except ValueError as error:
-            raise ValueError(f"{self._reader.where}: {error}") from None
+        return StoredSequences(
+            load,
+            lengths=[part.length for part in parts],
+            num_frames=num_frames,
+            seed=self.seed,
+            split=split,
+            where=self._reader.where,
+        )
 
     def describe(self) -> dict[str, object]:
         """Settings as JSON values; the data by a hash of their values, not by their place."""

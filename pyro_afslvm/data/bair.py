@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 
-_FRAMES, _SIDE = 30, 64
+_FRAMES, _SIDE, _VALIDATION = 30, 64, 256
 _NAMES = [f"{i}/image_aux1/encoded" for i in range(_FRAMES)]
 
 
@@ -43,7 +43,8 @@ class BAIR(SequenceSource):
         path: The folder ``softmotion30_44k`` or the one that holds it; ``None`` for this
             package's download cache.
         size: Height and width of a frame in pixels; below 64 by area averaging.
-        validation_size: Trajectories held out of ``train``.
+        validation_size: Trajectories held out of ``train``; ``None`` for 256, or a tenth
+            of them where there are fewer than 2,560.
         seed: Seed of random crops in time.
         download: Fetch the data if they are not there: an archive of 32 GB.
 
@@ -66,11 +67,11 @@ class BAIR(SequenceSource):
         *,
         path: str | None = None,
         size: int = _SIDE,
-        validation_size: int = 256,
+        validation_size: int | None = None,
         seed: int = 0,
         download: bool = False,
     ) -> None:
-        check_minimum(size=(size, 8), validation_size=(validation_size, 0), seed=(seed, 0))
+        check_minimum(size=(size, 8), validation_size=(validation_size or 0, 0), seed=(seed, 0))
         if size > _SIDE:
             raise ValueError(f"size must be at most {_SIDE}, got {size}")
         self.path, self.size, self.download = path, size, download
@@ -101,6 +102,7 @@ class BAIR(SequenceSource):
             num_frames=num_frames,
             seed=self.seed,
             split=split,
+            where=str(self._folder),
         )
 
     def describe(self) -> dict[str, object]:
@@ -112,20 +114,22 @@ class BAIR(SequenceSource):
             "content": hashlib.sha256(text.encode()).hexdigest()[:16],
             "size": self.size,
             "train_size": self._border,
-            "validation_size": self.validation_size,
+            "validation_size": len(self._train) - self._border,
             "test_size": len(self._test),
             "seed": self.seed,
         }
 
     @property
     def _border(self) -> int:
-        border = len(self._train) - self.validation_size
-        if border < 0:
+        count, held = len(self._train), self.validation_size
+        if held is None:
+            held = min(_VALIDATION, count // 10)
+        if held > count:
             raise ValueError(
-                f"validation_size is {self.validation_size}, but {self._folder / 'train'} holds "
-                f"{len(self._train)} trajectories"
+                f"validation_size is {held}, but {self._folder / 'train'} holds {count} "
+                "trajectories"
             )
-        return border
+        return count - held
 
     @cached_property
     def _train(self) -> list[Place]:

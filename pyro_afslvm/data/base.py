@@ -17,6 +17,10 @@ class EmptySplitError(ValueError):
     """A split holds no sequences."""
 
 
+class ShortSplitError(ValueError):
+    """All sequences of a split are shorter than was asked for."""
+
+
 class SequenceSource(abc.ABC):
     """A place sequences come from; holds settings only, so that it is cheap to make.
 
@@ -64,8 +68,9 @@ class SequenceSource(abc.ABC):
             num_frames: Length T of each sequence.
 
         Raises:
-            ValueError: The split is unknown or empty, or its sequences are shorter than
-                ``num_frames``.
+            EmptySplitError: The split holds no sequences.
+            ShortSplitError: Its sequences are all shorter than ``num_frames``.
+            ValueError: The split is unknown.
         """
 
     @abc.abstractmethod

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_afslvm.data.base import SPLITS, EmptySplitError, Split
+from pyro_afslvm.data.base import SPLITS, EmptySplitError, ShortSplitError, Split
 
 Frames = NDArray[np.uint8]
 Values = NDArray[np.uint8] | NDArray[np.float32]
@@ -106,10 +106,11 @@ class StoredSequences(SequenceDataset):
         max_windows: Use no more than so many windows of a sequence; ``None`` for all.
         crop: Called with the loaded frames and, for training, the random numbers of this
             index; gives what is seen of each frame.
+        where: What to call the store in messages.
 
     Raises:
         EmptySplitError: There are no sequences.
-        ValueError: All of them are shorter than ``num_frames``.
+        ShortSplitError: All of them are shorter than ``num_frames``.
 
     Example:
         >>> stored = np.arange(20, dtype=np.uint8).reshape(2, 10, 1, 1, 1)
@@ -129,18 +130,24 @@ class StoredSequences(SequenceDataset):
         split: Split,
         max_windows: int | None = None,
         crop: Callable[[Values, np.random.Generator | None], Values] | None = None,
+        where: str = "",
     ) -> None:
-        _check_not_empty(len(lengths), split)
+        _check_not_empty(len(lengths), split, where)
         self._lengths = np.asarray(lengths, dtype=np.int64)
         if num_frames > self._lengths.max():
-            raise ValueError(
-                f"num_frames is {num_frames}, but the stored sequences of the {split} split "
-                f"have {self._lengths.max()} frames at most"
+            raise ShortSplitError(
+                f"{_named(where)}num_frames is {num_frames}, but the stored sequences of the "
+                f"{split} split have {self._lengths.max()} frames at most"
             )
         windows = self._lengths // num_frames
         self._ends = np.cumsum(windows if max_windows is None else windows.clip(max=max_windows))
         self._load, self._crop, self._num_frames = load, crop, num_frames
         self._seed, self._split = seed, split
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Frames of each stored sequence."""
+        return self._lengths.copy()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -157,6 +164,12 @@ class StoredSequences(SequenceDataset):
         return frames if self._crop is None else self._crop(frames, rng)
 
 
-def _check_not_empty(size: int, split: Split) -> None:
+def _check_not_empty(size: int, split: Split, where: str = "") -> None:
     if size < 1:
-        raise EmptySplitError(f"the {split} split is empty: ask for at least one sequence")
+        raise EmptySplitError(
+            f"{_named(where)}the {split} split is empty: ask for at least one sequence"
+        )
+
+
+def _named(where: str) -> str:
+    return f"{where}: " if where else ""

@@ -5,7 +5,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_afslvm.data.base import SPLITS, EmptySplitError, SequenceSource, Split, check_minimum
+from pyro_afslvm.data.base import (
+    SPLITS,
+    EmptySplitError,
+    SequenceSource,
+    ShortSplitError,
+    Split,
+    check_minimum,
+)
 from pyro_afslvm.data.datasets import SequenceDataset, StoredSequences
 from pyro_afslvm.data.noise import Dequantization, dequantization
 
@@ -237,11 +244,8 @@ def _read(source: SequenceSource, split: Split, sample: _Sample) -> tuple[Stretc
         data = source.dataset(split, num_frames=sample.num_frames)
     except EmptySplitError:
         return Stretch(split, lengths, problem="empty"), sums
-    except ValueError:
-        if lengths is None or lengths.max() >= sample.num_frames:
-            raise
-        text = f"too short for {sample.num_frames} frames"
-        return Stretch(split, lengths, problem=text), sums
+    except ShortSplitError:
+        return Stretch(split, lengths, problem=f"too short for {sample.num_frames} frames"), sums
     chosen = sample.indices(split, len(data))
     for k in chosen:
         sums.add(_in_units(data.frames(k), sample.noise))
@@ -250,7 +254,7 @@ def _read(source: SequenceSource, split: Split, sample: _Sample) -> tuple[Stretc
 
 
 def _lengths(data: SequenceDataset) -> NDArray[np.int64] | None:
-    return data._lengths if isinstance(data, StoredSequences) else None
+    return data.lengths if isinstance(data, StoredSequences) else None
 
 
 def _units(noise: Dequantization) -> int:

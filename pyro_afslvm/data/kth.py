@@ -111,6 +111,11 @@ class KTH(PreparedSource):
         listed = read_sequences(self.root / SEQUENCES)
         return {r.name: r for r in listed if r.action in self.actions and r.ranges}
 
+    @property
+    def where(self) -> str:
+        """What to call the data in messages."""
+        return str(self.root)
+
     def files(self) -> list[Path]:
         """The videos, in the order of ``00sequences.txt``.
 

@@ -133,6 +133,7 @@ class MovingMNIST(SequenceSource):
             seed=self.seed,
             split=split,
             max_windows=1,
+            where=str(path),
         )
 
     def _generated(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pyro_afslvm.data.base import SequenceSource, Split, check_request
+from pyro_afslvm.data.shards import Pixels
 from pyro_afslvm.data.store import (
-    Pixels,
     StoredFrames,
     content_hash,
     default_store,
@@ -85,6 +85,11 @@ class PreparedSource(SequenceSource):
         """Shape of one frame, (C, H, W)."""
         return (self.framing.channels, self.framing.size, self.framing.size)
 
+    @property
+    def where(self) -> str:
+        """What to call the data in messages."""
+        return self.name
+
     @abc.abstractmethod
     def files(self) -> list[Path]:
         """The files to prepare, in order.
@@ -154,6 +159,7 @@ class PreparedSource(SequenceSource):
             seed=self.seed,
             split=split,
             crop=partial(crop, size=self.framing.size, at_random=self.random_crops),
+            where=self.where,
         )
 
     def prepared(self) -> Prepared:

@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from pyro_afslvm.data.shards import Pixels, ShardWriter
 
 if TYPE_CHECKING:
     import zarr
 
-Pixels = NDArray[np.uint8]
-
-FORMAT = 1  # of the store; another one is never read as this one
+FORMAT = 2  # of the store; another one is never read as this one
 CHUNK = 16  # frames that are decompressed together: a crop of 13 touches two chunks at most
-_SHARD_BYTES = 1 << 24  # of frames in one file, before compression
+_SHARD_BYTES, _SHARD_CHUNKS = 1 << 24, 8  # in one file at most, before compression
 
 
 def default_store() -> Path:
@@ -166,37 +165,22 @@ def _write(
 
 
 def _fill(path: Path, head: Pixels, frames: Iterator[Pixels], about: Mapping[str, Any]) -> None:
-    import zarr
-    from zarr.codecs import ZstdCodec
-
-    shard = CHUNK * max(1, min(_SHARD_BYTES // (CHUNK * head.nbytes), 8))
-    array = zarr.create_array(
-        path,
-        shape=(0, *head.shape),
-        chunks=(CHUNK, *head.shape),
-        shards=(shard, *head.shape),
-        dtype=np.uint8,
-        compressors=ZstdCodec(level=1, checksum=True),
-        attributes=dict(about),
-        config={"write_empty_chunks": True},  # looking for black would take a third of the time
-    )
-    # One shard is compressed and written while the frames of the next one are made.
-    with ThreadPoolExecutor(1) as pool:
-        block, written = [head, *islice(frames, shard - 1)], None
-        while block:
+    chunks = max(1, min(_SHARD_BYTES // (CHUNK * head.nbytes), _SHARD_CHUNKS))
+    writer = ShardWriter(path, head.shape, chunk=CHUNK, chunks=chunks)
+    try:
+        # A chunk is compressed and written while the frames of the next one are made.
+        with ThreadPoolExecutor(1) as pool:
+            block, written = [head, *islice(frames, CHUNK - 1)], None
+            while block:
+                if written:
+                    written.result()
+                written = pool.submit(writer.add, block)
+                block = list(islice(frames, CHUNK))
             if written:
                 written.result()
-            written = pool.submit(_append, array, block)
-            block = list(islice(frames, shard))
-        if written:
-            written.result()
-    array.attrs["bytes"] = _content_bytes(path)
-
-
-def _append(array: "zarr.Array[Any]", block: list[Pixels]) -> None:
-    first = array.shape[0]
-    array.resize((first + len(block), *block[0].shape))
-    array[first:] = np.stack(block)
+        writer.close(about)
+    finally:
+        writer.abandon()
 
 
 @contextmanager

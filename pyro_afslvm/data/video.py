@@ -30,8 +30,9 @@ _BATCH_PIXELS = 1 << 19  # so that frames are still in the processor's cache whe
 class Framing:
     """How frames of a video become frames of a data set.
 
-    By default height and width are scaled by one factor, so that the shorter side becomes
-    ``size``; pixels are averaged over area.
+    Frames are upright: turned as the file says, which phones do by a flag. By default height
+    and width are scaled by one factor, so that the shorter side becomes ``size``; pixels are
+    averaged over area.
 
     Arguments:
         size: Height and width in pixels that must remain for a square crop.
@@ -94,7 +95,7 @@ class Framing:
 
 
 class VideoHeader(NamedTuple):
-    """What a video says of itself: frames (0 where it does not say), height, width."""
+    """What a video says of itself: frames (0 where it does not say), height, width as stored."""
 
     frames: int
     height: int
@@ -215,8 +216,9 @@ def _batches(frames: "_Stream[av.VideoFrame]") -> "_Stream[list[av.VideoFrame]]"
 
 
 def _checked(path: Path, framing: Framing, frame: "av.VideoFrame") -> tuple[int, int]:
+    height, width = frame.height, frame.width
     try:
-        return framing.resolution(frame.height, frame.width)
+        return framing.resolution(*(width, height) if _turns(frame) % 2 else (height, width))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -230,11 +232,19 @@ def _converter(framing: Framing) -> "Callable[[av.VideoFrame, tuple[int, int]], 
     order = (0,) if framing.channels == 1 else (2, 0, 1)  # of the planes green, blue, red
 
     def convert(frame: "av.VideoFrame", resolution: tuple[int, int]) -> Pixels:
-        height, width = resolution
-        new = reformatter.reformat(frame, width, height, format, interpolation=area)
-        return np.stack([_rows(new.planes[i], height)[:, :width] for i in order])
+        turns = _turns(frame)
+        height, width = resolution[::-1] if turns % 2 else resolution
+        # Handing a small frame on to more threads would cost more than scaling it.
+        new = reformatter.reformat(frame, width, height, format, interpolation=area, threads=1)
+        pixels = np.stack([_rows(new.planes[i], height)[:, :width] for i in order])
+        return np.rot90(pixels, turns, axes=(1, 2)) if turns else pixels
 
     return convert
+
+
+def _turns(frame: "av.VideoFrame") -> int:
+    """Quarter turns to the left that set a frame upright."""
+    return round(frame.rotation / 90) % 4
 
 
 def _rows(plane: Any, height: int) -> Pixels:  # -> (H, at least W)

@@ -90,6 +90,11 @@ class Videos(PreparedSource):
         self.split_by, self.validation_part, self.test_part = split_by, validation_part, test_part
         self.gap, self.seed, self.skip_bad, self.cache = gap, seed, skip_bad, cache
 
+    @property
+    def where(self) -> str:
+        """What to call the data in messages."""
+        return self.path
+
     def files(self) -> list[Path]:
         """The videos, sorted.
 

@@ -6,7 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.networks import WindowConvolution, activated, convolution, mlp, on_frames
+from pyro_afslvm.networks import (
+    WindowConvolution,
+    activated,
+    convolution,
+    mlp,
+    on_frames,
+    side_by_side,
+)
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
@@ -82,8 +89,7 @@ class WindowedConditioner(Conditioner):
             raise ValueError(f"a window of {self.window} frames needs them before the first step")
         # after the history its last frame is among the codes: however many futures share it
         ring = state if len(state) == self.window else (*state, self._encode(previous))
-        axis = -self.frame_dims
-        features = on_frames(self.fuse, torch.cat(torch.broadcast_tensors(*ring), axis), -axis)
+        features = on_frames(self.fuse, side_by_side(ring, self.frame_dims), self.frame_dims)
         return self._finish(*self._affine(features), previous), ring[1:]
 
     def _recent(self, history: Tensor | None) -> Tensor:
@@ -105,7 +111,7 @@ class WindowedConditioner(Conditioner):
             features = self.fuse.over_time(codes.reshape(-1, *codes.shape[dim:]))
             return features.reshape(*batch, *features.shape[1:])
         windows = [codes.narrow(dim, i, length) for i in range(self.window)]
-        return on_frames(self.fuse, torch.cat(windows, dim + 1), self.frame_dims)
+        return on_frames(self.fuse, side_by_side(windows, self.frame_dims), self.frame_dims)
 
     def _affine(self, features: Tensor) -> tuple[Tensor, Tensor]:
         features = on_frames(self.body, features, self.frame_dims)

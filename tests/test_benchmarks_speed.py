@@ -1,0 +1,196 @@
+"""What speed is measured against computes the same, and the program runs at smoke size."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from benchmarks import growth, numerics
+from benchmarks import speed as program
+from benchmarks.bare import bare_loss, parts_of
+from benchmarks.sequential import Sequential
+from benchmarks.speed import Sizes
+from benchmarks.targets import table
+from benchmarks.timing import fit_line, interleaved, peak_memory
+from pyro_afslvm import Pair
+from pyro_afslvm.recipes import build_pair, load_recipe
+
+RECIPES = ("af1", "af2", "slvm", "slvm_af1", "slvm_af2")
+MEGABYTES = 60
+
+
+def settled(recipe: str) -> Pair:
+    """A pair in float64 and evaluation mode, whose batch norms have seen something."""
+    torch.manual_seed(0)
+    pair = build_pair(load_recipe(f"models/{recipe}.py"), (1, 16, 16))
+    for part in pair:
+        if part is not None:
+            part.double().eval()
+            for name, buffer in part.named_buffers():
+                if "running" in name:
+                    buffer.uniform_(0.5, 1.5)
+    return pair
+
+
+def library_loss(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """-log p(x, z) + log q(z) at the latents of some noise, which is returned too."""
+    if pair.guide is None:
+        return -pair.model.log_prob(x).sum(), None
+    q = poutine.trace(pair.guide).get_trace(x)
+    z = q.nodes["z"]["value"]
+    context = pair.guide.context(pair.model.split(x))
+    noise = pair.guide.posterior.condition(context=context).inv(z).detach()
+    p = poutine.trace(poutine.condition(pair.model, {"z": z})).get_trace(x)
+    return q.log_prob_sum() - p.log_prob_sum(), noise
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_all_three_ways_give_the_same_loss_and_gradients(recipe: str) -> None:
+    pair, x = settled(recipe), torch.rand(2, 9, 1, 16, 16, dtype=torch.float64)
+    loss, noise = library_loss(pair, x)
+    parts = parts_of(pair)
+    losses = [loss, Sequential(parts).loss(x, noise), bare_loss(parts, x, noise)]
+    parameters = [p for part in pair if part is not None for p in part.parameters()]
+    gradients = [torch.autograd.grad(value, parameters) for value in losses]
+    for other in losses[1:]:
+        torch.testing.assert_close(other, losses[0], rtol=1e-11, atol=0)
+    for found in gradients[1:]:
+        for a, b in zip(found, gradients[0], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_bare_loss_is_the_librarys_with_batch_statistics_too() -> None:
+    pair, x = settled("af1"), torch.rand(2, 9, 1, 16, 16, dtype=torch.float64)
+    pair.model.train()
+    expected = -pair.model.log_prob(x).sum()
+    torch.testing.assert_close(bare_loss(parts_of(pair), x), expected, rtol=1e-11, atol=0)
+
+
+def test_a_sequential_rollout_is_the_librarys() -> None:
+    pair, x = settled("af2"), torch.rand(3, 8, 1, 16, 16, dtype=torch.float64)
+    sequential = Sequential(parts_of(pair))
+    torch.manual_seed(0)
+    noise = torch.stack([torch.randn(3, 1, 16, 16, dtype=torch.float64) for _ in range(4)], 1)
+    torch.manual_seed(0)
+    found = sequential.rollout(x, 4)
+    with torch.no_grad():
+        expected = pair.model.flow.condition(history=x)(noise)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_only_filtering_pairs_are_taken_apart() -> None:
+    with pytest.raises(TypeError, match="expected a filtering guide, got SmoothingGuide"):
+        parts_of(build_pair(load_recipe("models/small/slvm_af1_smoothing.py"), (1, 16, 16)))
+
+
+# measuring -----------------------------------------------------------------------------------
+
+
+def test_actions_are_timed_in_turn() -> None:
+    order: list[str] = []
+    actions = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    found = interleaved(actions, repeats=3, warmup=2)
+    assert order == [*"ab"] * 5
+    assert [len(found[name]) for name in "ab"] == [3, 3]
+
+
+def allocate() -> Any:
+    return lambda: torch.ones(MEGABYTES * 250_000)
+
+
+def test_peak_memory_is_what_an_action_takes() -> None:
+    assert peak_memory(allocate) == pytest.approx(MEGABYTES * 1e6, rel=0.1)
+
+
+def test_memory_grows_with_the_frames_and_not_with_particles() -> None:
+    few, many = (peak_memory(growth.step, 2, frames, 32) for frames in (6, 16))
+    assert 1.3 < many / few < 13 / 3  # of scored frames; the gradient does not grow
+    few, many = (peak_memory(growth.weighted, particles, 32) for particles in (8, 32))
+    assert many < 1.3 * few
+
+
+def test_a_stream_is_timed_early_and_late(monkeypatch: Any) -> None:
+    monkeypatch.setattr(growth, "STREAM", 30)
+    (times,) = growth.stream(16).values()
+    assert [*times] == ["first half", "second half"]
+    assert min(times.values()) > 0
+
+
+def test_a_curve_is_no_line() -> None:
+    assert fit_line([1, 2, 3, 4], [1, 4, 9, 16]).error > 0.5
+    assert fit_line([1, 2, 3, 4], [5, 7, 9, 11]).error == pytest.approx(0)
+
+
+def test_bf16_moves_the_bound_and_not_by_much() -> None:
+    error = numerics.bound_error("models/slvm_af1.py", 16, settling=1)
+    assert 0 < error < 0.1
+    pyro.clear_param_store()
+
+
+# the program ---------------------------------------------------------------------------------
+
+SMALL = {"repeats": 1, "batch": 2, "frames": 8, "side": 16, "horizon": 2, "steps": 4}
+
+
+def test_program(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    sections = ["steps", "overhead", "rollout", "numerics"]  # the others start processes
+    out = tmp_path / "speed.json"
+    options = [f"--sizes.{name}={value}" for name, value in SMALL.items()]
+    monkeypatch.setattr(
+        "sys.argv", ["speed", *options, "--json", str(out), "--only", str(sections)]
+    )
+    assert program.main() == 0
+    page, found = capsys.readouterr().out, json.loads(out.read_text())
+    assert found["sizes"] == SMALL
+    assert set(program.SECTIONS) & set(found) == {*sections}
+    for recipe in found["steps"].values():
+        assert all(seconds > 0 for seconds in recipe["seconds"].values())
+        assert recipe["flops"] > 1e8
+    assert len(page.splitlines()) == len(table(found))
+    assert page.count(": yes") + page.count(": NO") == sum(r.met is not None for r in table(found))
+
+
+def test_program_refuses_sizes_of_nothing(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["speed", "--sizes.batch", "0"])
+    assert program.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "batch" in line
+
+
+def test_table_says_no() -> None:
+    seconds = {"sequential": 10.0, "bare": 4.9, "library": 5.1, "library, bf16": 2.4}
+    seconds |= {"sequential, bf16": 4.0, "convolution": 1.0, "convolution, bf16": 0.1}
+    steps = {"af1": {"seconds": seconds, "flops": 4.0e12, "convolution_flops": 1e12}}
+    rows = {row.what: row for row in table({"steps": steps})}
+    assert not rows["1-AF step, library"].met  # 1.96
+    assert rows["1-AF step, library, bf16"].met  # 4.17
+    assert rows["1-AF step, share of convolution's rate"].met  # 0.78
+    assert not rows["1-AF step, bf16, share of convolution's rate"].met  # 0.17
+    assert rows["1-AF step, library / bare"].met  # 1.04
+    flat = {"lines": {}, "flat": {"memory": {"8": 1.0, "32": 1.2}}}
+    assert [row.met for row in table({"growth": flat})] == [False]
+    curves = {"difference": 0.2, "seeds_differ": 0.1, "steps": 5}
+    numbers = {"errors": {"af1": 0.003}, "training": curves}
+    assert [row.met for row in table({"numerics": numbers})] == [False, False]
+
+
+def test_convolutions_are_counted_as_torch_counts_them() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    convolution = program.Convolution(2, 8, torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        convolution()
+    assert (
+        counter.get_total_flops() == convolution.flops == 3 * 2 * 9 * 64 * 64 * math.prod((2, 8, 8))
+    )
+
+
+def test_sizes_are_the_papers() -> None:
+    sizes = Sizes()
+    assert (sizes.batch, sizes.frames, sizes.side) == (16, 13, 64)
