@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1# each worker, so that they do 
 
 export TORCH_INDEX
 
-.PHONY: help setup demo test lint format doctest notebooks wheel clean
+.PHONY: help setup demo test bench lint format doctest notebooks wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,7 +35,7 @@ setup: .venv/.installed  ## make .venv with the pinned versions (a second call d
 	@$(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo "setup 3/3: pyro_afslvm and the other pinned packages (a minute or more)"
 	@$(PIP) install --constraint constraints.txt hatchling editables
-	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[dev,bair,logging,video,zarr]'
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[dev,bair,logging,sweep,video,zarr]'
 	@touch $@
 
 demo: setup  ## train five small models on moving digits, write report.html (5 minutes)
@@ -46,6 +46,9 @@ test: setup  ## run the test suite (at most 10 minutes on 2 cores)
 
 doctest: setup  ## run the examples in the library's docstrings
 	@$(ONE_THREAD) $(PY) -m pytest -q -p tests.conftest --doctest-modules pyro_afslvm $(ARGS)
+
+bench: setup  ## time training and sampling against references (20 minutes; ARGS="--json FILE")
+	@$(PY) -m benchmarks.speed $(ARGS)
 
 notebooks: setup  ## run the notebooks at smoke size; notebooks/execute.py makes their outputs
 	@AFSLVM_SMOKE=1 $(ONE_THREAD) $(PY) -m pytest -q -n $(WORKERS) --nbmake notebooks $(ARGS)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from benchmarks.bare import Parts, clamped, standard_log_prob
 from pyro_afslvm import ConvConditioner, LSTMConditioner
-from pyro_afslvm.networks import PatchConvolution
+from pyro_afslvm.layers import PatchConvolution
 
 State = tuple[Tensor, Tensor]  # of an LSTM, each (layers, batch, hidden)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, elu
 
-from pyro_afslvm.networks import on_frames
+from pyro_afslvm.layers import on_frames
 
 BRANCH = 0.1  # initial weights of a block's last layer, so that it starts near the identity
 

@@ -13,8 +13,8 @@ from pyro_afslvm.acceleration import (
     networks_of_frames,
     recompute_activations,
 )
+from pyro_afslvm.layers import PatchConvolution, Rectifier, WindowConvolution
 from pyro_afslvm.loss import BoundLoss
-from pyro_afslvm.networks import PatchConvolution, Rectifier, WindowConvolution
 from pyro_afslvm.recipes import build_pair, load_recipe
 
 RECIPES = (
@@ -59,15 +59,20 @@ def test_recomputing_runs_the_networks_twice_and_keeps_less() -> None:
         bound, x = BoundLoss(pair("models/af1.py")), torch.rand(2, 9, 1, 16, 16)
         if recomputed:
             recompute_activations(bound)
-        kept, runs = [], []
-        bound.model.flow.conditioner.encoder[0].register_forward_hook(lambda *_: runs.append(1))
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-            loss = bound(x)
-        loss.backward()
-        found[recomputed] = (sum(t.numel() for t in kept), len(runs))
+        found[recomputed] = kept_and_run(bound, x)
     assert found[False][1] == 1
     assert found[True][1] == 2
     assert found[True][0] < 0.4 * found[False][0]
+
+
+def kept_and_run(bound: BoundLoss, x: Tensor) -> tuple[int, int]:
+    """Numbers kept for the gradient, and runs of the flow's encoder."""
+    kept, runs = [], []
+    bound.model.flow.conditioner.encoder[0].register_forward_hook(lambda *_: runs.append(1))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        loss = bound(x)
+    loss.backward()
+    return sum(t.numel() for t in kept), len(runs)
 
 
 def test_nothing_is_recomputed_without_gradients() -> None:

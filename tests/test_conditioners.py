@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
-from pyro_afslvm.networks import normalization
+from pyro_afslvm.layers import normalization
 from pyro_afslvm.transforms import ConvConditioner, LSTMConditioner, MLPConditioner
 from tests.registry import CONDITIONERS, Case, calls, conv, lstm, mlp
 

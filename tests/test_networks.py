@@ -6,17 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_afslvm.networks import (
-    ConvDecoder,
-    ConvEncoder,
-    MLPDecoder,
-    MLPEncoder,
-    convolution,
-    mlp,
-    normalization,
-    on_frames,
-    pyramid,
-)
+from pyro_afslvm.layers import convolution, normalization, on_frames
+from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, mlp, pyramid
 
 SHAPES = [
     (1, 8, 8),

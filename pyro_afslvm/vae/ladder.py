@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
-from pyro_afslvm.networks import on_frames
+from pyro_afslvm.layers import on_frames
 from pyro_afslvm.residual import ResidualBlock, doubling, halved, halving, near_zero
 from pyro_afslvm.transforms import ConvInverseAutoregressive
 from pyro_afslvm.transforms.memo import Memo

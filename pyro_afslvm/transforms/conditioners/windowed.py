@@ -6,14 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.networks import (
-    WindowConvolution,
-    activated,
-    convolution,
-    mlp,
-    on_frames,
-    side_by_side,
-)
+from pyro_afslvm.layers import WindowConvolution, activated, convolution, on_frames, side_by_side
+from pyro_afslvm.networks import mlp
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
@@ -28,7 +22,7 @@ class WindowedConditioner(Conditioner):
     Args:
         encoder: one frame to its encoding.
         fuse: ``window`` encodings, concatenated on their first axis, to features; a
-            :class:`~pyro_afslvm.networks.WindowConvolution` does all windows at once.
+            :class:`~pyro_afslvm.layers.WindowConvolution` does all windows at once.
         body: these features to others.
         heads: features to :math:`\\mu` and :math:`\\log \\sigma`, one after the other on their
             first axis.
