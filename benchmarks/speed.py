@@ -226,7 +226,7 @@ def measure(sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], Non
         "memory": lambda: memory(sizes),
         "growth": lambda: growth(sizes.side, repeats=sizes.repeats),
         "import": lambda: imports(sizes),
-        "numerics": lambda: numerics(sizes.steps, sizes.side),
+        "numerics": lambda: numerics(sizes.steps),
     }
     for section in sections:
         found[section] = of_section[section]()

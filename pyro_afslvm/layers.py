@@ -25,6 +25,16 @@ def on_frames(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
     return y.reshape(*batch, *y.shape[1:])
 
 
+def in_full_precision(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
+    """As :func:`on_frames`, in the precision of the parameters, autocast or not.
+
+    For the last layer before a distribution: a location rounded to bfloat16 can be off by as
+    much as a small scale.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return on_frames(network, x.to(next(network.parameters()).dtype), frame_dims)
+
+
 def side_by_side(frames: Sequence[Tensor], frame_dims: int) -> Tensor:
     """Several ``(*batch, C, ...)`` in one, on their channels, which are last in memory."""
     moved = [frame.movedim(-frame_dims, -1) for frame in torch.broadcast_tensors(*frames)]

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.layers import Norm, block, halving, on_frames
+from pyro_afslvm.layers import Norm, block, halving, in_full_precision, on_frames
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -123,7 +123,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (*batch, Z) -> 2 x (*batch, C, H, W)
         features = on_frames(self.network, z, 1)
-        location, log_scale = _precise(on_frames(self.heads, features, 3)).chunk(2, -3)
+        location, log_scale = in_full_precision(self.heads, features, 3).chunk(2, -3)
         if self.squash:
             location = location.sigmoid()
         return location, _scale(log_scale)
@@ -164,7 +164,7 @@ class MLPDecoder(nn.Module):
         self.heads = nn.Linear(hidden[-1], 2 * size)  # location and log-scale
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (*batch, Z) -> 2 x (*batch, D)
-        location, log_scale = _precise(self.heads(self.network(z))).chunk(2, -1)
+        location, log_scale = in_full_precision(self.heads, self.network(z), 1).chunk(2, -1)
         return location, _scale(log_scale)
 
 

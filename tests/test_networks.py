@@ -163,7 +163,7 @@ def test_double_precision_stays(make: Any) -> None:
 @each_decoder
 def test_distributions_get_single_precision_under_autocast(make: Any) -> None:
     decoder, seen = make(), set()
-    decoder.heads.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
+    decoder.network.register_forward_hook(lambda *args: seen.add(args[-1].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         location, scale = decoder(torch.randn(2, 8))
     assert seen == {torch.bfloat16}

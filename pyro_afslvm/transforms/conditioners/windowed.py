@@ -6,7 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.layers import WindowConvolution, activated, convolution, on_frames, side_by_side
+from pyro_afslvm.layers import (
+    WindowConvolution,
+    activated,
+    convolution,
+    in_full_precision,
+    on_frames,
+    side_by_side,
+)
 from pyro_afslvm.networks import mlp
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
@@ -109,7 +116,7 @@ class WindowedConditioner(Conditioner):
 
     def _affine(self, features: Tensor) -> tuple[Tensor, Tensor]:
         features = on_frames(self.body, features, self.frame_dims)
-        both = on_frames(self.heads, features, self.frame_dims)
+        both = in_full_precision(self.heads, features, self.frame_dims)
         shift, log_scale = both.chunk(2, -self.frame_dims)
         return shift, log_scale
 
