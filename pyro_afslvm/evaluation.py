@@ -25,6 +25,7 @@ from pyro_afslvm.loss import context_length, crop_length
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.pair import Pair
+from pyro_afslvm.processes import ALONE, Processes
 from pyro_afslvm.sampling import seed_step
 
 Progress = Callable[[int, int], None]
@@ -62,6 +63,7 @@ def likelihood(
     batch_size: int = 25,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
+    processes: Processes = ALONE,
 ) -> Likelihood:
     """Bound (exact for flows) on the last frames of each sequence.
 
@@ -74,50 +76,61 @@ def likelihood(
         batch_size: sequences at a time.
         seed: of noise and samples.
         progress: called with sequences done and their number.
+        processes: that share the batches; every one of them has the result.
 
     Raises:
         ValueError: if the mean is above the negative entropy of the noise: a bug.
     """
     _evaluation_mode(pair)
     device = next(pair.model.parameters()).device
-    figures: list[Tensor] = []
-    num_values = 0
-    for i, batch in enumerate(_batches(data, batch_size)):
+    figures: dict[int, tuple[NDArray[np.float64], int]] = {}
+    for i, batch in _batches(data, batch_size, processes):
         seed_step(seed, i, 1 << 22)
         x = noise(batch.to(device))
         terms = bound_terms(pair.model, pair.guide, x, num_particles=num_samples)
         scored = terms.bound[..., -scored_frames:].double()
         dims = math.prod(x.shape[2:])
-        figures.append(scored.mean((0, 2)) / dims)
-        num_values += x.shape[0] * scored_frames * dims
+        per_sequence = scored.mean((0, 2)) / dims
+        figures[i] = per_sequence.cpu().numpy(), x.shape[0] * scored_frames * dims
         progress(min((i + 1) * batch_size, len(data)), len(data))
-    result = Likelihood(torch.cat(figures).cpu().numpy(), num_values)
+    parts, counts = zip(*processes.collect(figures), strict=True)
+    num_values = sum(counts)
+    result = Likelihood(np.concatenate(parts), num_values)
     check_ceiling(noise.to_nats(result.mean), noise=noise, num_values=num_values)
     return result
 
 
 @torch.no_grad()
 def correlations(
-    pair: Pair, data: SequenceDataset, *, noise: Dequantization, scored_frames: int, seed: int = 0
-) -> tuple[float, float | None]:
+    pair: Pair,
+    data: SequenceDataset,
+    *,
+    noise: Dequantization,
+    scored_frames: int,
+    seed: int = 0,
+    processes: Processes = ALONE,
+) -> tuple[float | None, float | None]:
     """Temporal correlation (Eq. 31) of the frames and of the noise behind them.
 
     Returns:
-        corr x, and corr y or ``None`` for a model without a flow.
+        corr x, and corr y or ``None`` for a model without a flow; ``None`` for both in all
+        processes but the first, which alone takes the frames.
     """
     _evaluation_mode(pair)
     device = next(pair.model.parameters()).device
     flow, context = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
-    frames, noises = [], []
-    for i, batch in enumerate(_batches(data, 25)):
+    frames: dict[int, Tensor] = {}
+    noises: dict[int, Tensor] = {}
+    for i, batch in _batches(data, 25, processes):
         seed_step(seed, i, 1 << 22)
         x = noise(batch.to(device))
-        frames.append(x[:, -scored_frames:].cpu())
+        frames[i] = x[:, -scored_frames:].cpu()
         if flow is not None:
             y = flow.condition(history=x[:, :context]).inv(x[:, context:])
-            noises.append(y[:, -scored_frames:].cpu())
-    correlation_x = temporal_correlation(torch.cat(frames))
-    return correlation_x, temporal_correlation(torch.cat(noises)) if noises else None
+            noises[i] = y[:, -scored_frames:].cpu()
+    parts = [processes.collect(part, everywhere=False) for part in (frames, noises)]
+    of_x, of_y = (temporal_correlation(torch.cat(part)) if part else None for part in parts)
+    return of_x, of_y
 
 
 def evaluate(
@@ -130,6 +143,7 @@ def evaluate(
     seed: int = 0,
     limit: int | None = None,
     progress: Progress = lambda done, total: None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """All figures of a model on one split.
 
@@ -142,6 +156,7 @@ def evaluate(
         seed: of noise and samples.
         limit: use only so many sequences.
         progress: called with sequences done and their number.
+        processes: that share the work and all call this; correlations go to the first only.
 
     Returns:
         as JSON values, for 8-bit data nats/dim under the paper's protocol and bits/dim under
@@ -165,6 +180,7 @@ def evaluate(
             num_samples=num_samples,
             seed=seed,
             progress=lambda done, n, k=k: progress(done + k * n, total),  # type: ignore[misc]
+            processes=processes,
         )
         protocol = _protocol(
             pair, source, split, frames, scored_frames, noise.name, num_samples, seed
@@ -173,7 +189,14 @@ def evaluate(
         results |= _image_figures(found, noise, math.prod(source.frame_shape))
     x = y = None
     if scored_frames > 1:
-        x, y = correlations(pair, chosen, noise=noises[0], scored_frames=scored_frames, seed=seed)
+        x, y = correlations(
+            pair,
+            chosen,
+            noise=noises[0],
+            scored_frames=scored_frames,
+            seed=seed,
+            processes=processes,
+        )
     parts = [part for part in pair if part is not None]
     parameters = sum(p.numel() for part in parts for p in part.parameters())
     return results | {
@@ -334,5 +357,12 @@ def _evaluation_mode(pair: Pair) -> None:
             part.eval()
 
 
-def _batches(data: Any, batch_size: int) -> Iterator[Tensor]:
-    yield from DataLoader(data, batch_size=batch_size)
+def _batches(
+    data: Any, batch_size: int, processes: Processes = ALONE
+) -> Iterator[tuple[int, Tensor]]:
+    """The batches that are for this process, with their numbers."""
+    starts = range(0, len(data), batch_size)
+    every = [[*range(i, min(i + batch_size, len(data)))] for i in starts]
+    chosen = processes.share([*enumerate(every)])
+    loader = DataLoader(data, batch_sampler=[indices for _, indices in chosen])
+    yield from zip((i for i, _ in chosen), loader, strict=True)

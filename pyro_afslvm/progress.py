@@ -42,9 +42,9 @@ def training_bar(name: str, *, shown: bool = True) -> Iterator[Callable[["Traini
 
 
 @contextmanager
-def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def counting_bar(name: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar over things that are counted."""
-    with _bar() as bar:
+    with _bar(shown=shown) as bar:
         task = bar.add_task(name, total=None, note="")
 
         def report(done: int, total: int) -> None:

@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from pyro_afslvm.data.base import Noise
 
-FREE_TO_CHANGE = ("steps", "seconds", "patience", "workers", "tensorboard", "accelerator")
+FREE_TO_CHANGE = (
+    "steps",
+    "seconds",
+    "patience",
+    "workers",
+    "tensorboard",
+    "accelerator",
+    "recompute",
+)
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,8 @@ class TrainSettings:
     Args:
         steps: optimizer steps; by default ``STEPS`` of the recipe.
         seconds: stop after so many seconds of training, whatever the steps.
-        batch_size: sequences per step and device; by default ``BATCH_SIZE`` of the recipe.
+        batch_size: sequences per step and process, so that n processes take n times as many;
+            by default ``BATCH_SIZE`` of the recipe.
         learning_rate: of Adam; by default ``LEARNING_RATE`` of the recipe.
         clip_norm: largest norm of the gradient of the loss, in nats per sequence and frame.
         kl_warmup: steps over which the divergence of the latents comes to count in full.
@@ -34,8 +43,11 @@ class TrainSettings:
         validation_sequences: sequences of the validation set that are used.
         patience: stop after so many validations without a new best.
         precision: ``32-true``, or ``bf16-mixed`` with distributions in single precision.
+        recompute: compute activations anew for gradients, to keep few of them in memory.
+        compile: compile the networks by ``torch.compile``; on processors it rarely pays.
         accelerator: as in Lightning.
-        devices: processes; each has its own batch.
+        devices: processes of each node; under ``torchrun`` as many as it starts.
+        num_nodes: machines, on each of which a launcher such as ``torchrun`` has started them.
         workers: processes that load data.
         tensorboard: write TensorBoard logs too (needs the extra ``logging``).
     """
@@ -55,8 +67,11 @@ class TrainSettings:
     validation_sequences: int = 64
     patience: int | None = None
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    recompute: bool = False
+    compile: bool = False
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
     workers: int = 0
     tensorboard: bool = False
 
@@ -72,6 +87,7 @@ class TrainSettings:
             "validation_sequences",
             "patience",
             "devices",
+            "num_nodes",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -3,6 +3,7 @@
 import copy
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +14,14 @@ import lightning as L
 import pyro
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from pyro_afslvm.acceleration import (
+    compile_networks,
+    keep_freed_memory,
+    recompute_activations,
+)
 from pyro_afslvm.averaging import RunningAverage
 from pyro_afslvm.console import interruptible, quiet
 from pyro_afslvm.data import (
@@ -24,11 +29,13 @@ from pyro_afslvm.data import (
     EmptySplitError,
     SequenceDataset,
     SequenceSource,
+    ShortSplitError,
     choose_noise,
 )
-from pyro_afslvm.loss import BoundLoss, crop_length
+from pyro_afslvm.loss import BoundLoss, check_discrete, crop_length
 from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, warmed_up
 from pyro_afslvm.pair import Pair
+from pyro_afslvm.processes import ALONE, Processes, as_launched, is_first_process
 from pyro_afslvm.recipes import Recipe, build_pair, remember
 from pyro_afslvm.runs import (
     Run,
@@ -58,12 +65,17 @@ class Training(L.LightningModule):
         super().__init__()
         free_bits = settings.free_bits
         self.loss = BoundLoss(pair, FreeBitsELBO(free_bits) if free_bits else None)
+        if settings.recompute:
+            recompute_activations(self.loss)
+        if settings.compile:
+            compile_networks(self.loss)
         self.recipe, self.settings, self.run_folder = recipe, settings, run
         self.noise = noise
         self.average = RunningAverage([*self.loss.parameters()], settings.average or 0.0)
         self.step, self.seconds = 0, 0.0
         self.best, self.since_best = -math.inf, 0
         self.interrupted = False
+        self.processes = ALONE
         self.curve: list[tuple[int, float, float, float]] = []
         self._restored: dict[str, Any] | None = None
         self._losses: list[Tensor] = []
@@ -127,10 +139,17 @@ class Training(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rate = self.settings.learning_rate or 0.0
-        optimizer = torch.optim.Adam(self.loss.parameters(), lr=rate)
+        optimizer = torch.optim.Adam(self.loss.parameters(), lr=rate, fused=True)
         if self._restored is not None:
             optimizer.load_state_dict(self._restored)
         return optimizer
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        # Lightning refuses to with a fused optimizer, for the sake of float16
+        torch.nn.utils.clip_grad_norm_(self.loss.parameters(), self.settings.clip_norm)
+
+    def on_train_start(self) -> None:
+        self.processes = Processes.running()
 
     def on_train_epoch_start(self) -> None:
         self._started = time.perf_counter()
@@ -158,26 +177,34 @@ class Training(L.LightningModule):
         self.report(self)
         if self.step % self.settings.validate_every == 0:
             self._end_of_period()
-        stop = self.is_done or self.interrupted
-        if self.trainer.world_size > 1:  # clocks and signals differ, the decision must not
-            stop = self.trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
+        # clocks and signals differ between processes, the decision must not
+        self.seconds, interrupted = self.processes.largest(self.seconds, self.interrupted)
+        if self.is_done or interrupted:
             self.trainer.should_stop = True
             if self.is_done:
                 self._end_of_period()
-            elif self._losses and self.trainer.is_global_zero:
-                save_checkpoint(self.run_folder.last, self.state())
+            else:
+                self._interrupt()
         self._started = time.perf_counter()
+
+    def _interrupt(self) -> None:
+        """Save where training stands between two periods."""
+        self.interrupted = True
+        if self._losses:
+            self._losses = [*self._mean_losses()]
+            if is_first_process():
+                save_checkpoint(self.run_folder.last, self.state())
+        self.processes.wait()
 
     def _end_of_period(self) -> None:
         """Validate, note the figures, keep a checkpoint."""
         if not self._losses:
             return
-        losses = self.trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean")
+        train = self._nats_per_dim(-float(self._mean_losses().mean()))
         self._losses = []
-        train = self._nats_per_dim(-float(losses))
-        with self.average.applied():
-            valid = self._validate()
+        with self.average.applied():  # batch norm's statistics are those of the first process
+            valid = self._validate() if is_first_process() else math.nan
+        valid = self.trainer.strategy.broadcast(valid)
         score = train if math.isnan(valid) and self.validation is None else valid
         if not (math.isfinite(train) and math.isfinite(score)):
             raise TrainingError(f"the bound is not finite near step {self.step}; {self._kept()}")
@@ -185,8 +212,15 @@ class Training(L.LightningModule):
         is_best = score > self.best
         self.since_best = 0 if is_best else self.since_best + 1
         self.best = max(self.best, score)
-        if self.trainer.is_global_zero:
+        if is_first_process():
             self._save(is_best)
+        self.processes.wait()  # for its files
+
+    def _mean_losses(self) -> Tensor:
+        """Loss of each step since the last period, over processes."""
+        losses = torch.stack([loss.to(self.device) for loss in self._losses])
+        mean: Tensor = self.trainer.strategy.reduce(losses, reduce_op="mean")
+        return mean
 
     @torch.no_grad()
     def _validate(self) -> float:
@@ -259,11 +293,13 @@ def train(
         KeyboardInterrupt: on Ctrl-C, after the step has ended and a checkpoint was written.
     """
     noise = choose_noise(settings.noise, source)
-    settings = settings.resolved(recipe.constants, noise=noise.name)
+    settings = as_launched(settings.resolved(recipe.constants, noise=noise.name))
     seed_step(settings.seed, 0, 1 << 21)
     pair = build_pair(recipe, source.frame_shape)
     frames = crop_length(pair.model, settings.scored_frames, most=source.num_frames)
     data = source.dataset("train", num_frames=frames)
+    if noise.name == "binary":
+        check_discrete(pair.model, noise(data[0][None]))
     validation = _validation_set(source, frames, settings)
     if not list(pair.model.parameters()):
         raise RunError(f"the model of {recipe.path} has no parameters to train")
@@ -300,14 +336,11 @@ def _folder(
     return run
 
 
-def is_first_process() -> bool:
-    """Whether this process writes and prints; the others of a distributed run do not."""
-    return not getattr(rank_zero_only, "rank", 0)
-
-
 def _fit(training: Training, data: SequenceDataset) -> None:
     settings = training.settings
     trainer = _trainer(training)
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     batches = StepBatches(
         len(data),
         settings.batch_size or 1,
@@ -334,12 +367,12 @@ def _trainer(training: Training) -> L.Trainer:
         return L.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
-            strategy="ddp" if settings.devices > 1 else "auto",
+            num_nodes=settings.num_nodes,
+            strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
             precision=settings.precision,
             max_steps=training.steps - training.step,
             min_epochs=0,
             max_epochs=-1,
-            gradient_clip_val=settings.clip_norm,
             num_sanity_val_steps=0,
             logger=logger,
             enable_checkpointing=False,
@@ -371,6 +404,10 @@ def _validation_set(
     try:
         data = source.dataset("validation", num_frames=frames)
     except EmptySplitError:  # the public Moving MNIST file has none
+        return None
+    except ShortSplitError as error:
+        if is_first_process():
+            print(f"training without validation: {error}", file=sys.stderr)
         return None
     chosen = range(min(settings.validation_sequences, len(data)))
     return DataLoader(torch.utils.data.Subset(data, chosen), batch_size=32)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pyro_afslvm.data import SequenceSource, Split
 from pyro_afslvm.data.base import check_minimum
 from pyro_afslvm.evaluation import evaluate, pictures
 from pyro_afslvm.pair import Pair
+from pyro_afslvm.processes import is_first_process, joined, own_device
 from pyro_afslvm.progress import counting_bar, training_bar
 from pyro_afslvm.recipes import Recipe, build_pair
 from pyro_afslvm.runs import Run, RunError, load_checkpoint, load_pair, write_atomically, write_json
@@ -27,7 +27,7 @@ def train_run(
     resume: bool = False,
 ) -> Run:
     """Train with a progress bar; see :func:`pyro_afslvm.training.train`."""
-    from pyro_afslvm.training import is_first_process, train  # Lightning takes seconds to load
+    from pyro_afslvm.training import train  # Lightning takes seconds to load
 
     shown = is_first_process()
     with training_bar(f"training {recipe.name:<16}", shown=shown) as report:
@@ -49,7 +49,7 @@ def load_run(
         raise RunError(f"the checkpoint in {run.path} is of another recipe than {known.path}")
     pair = build_pair(known, source.frame_shape)
     load_pair(pair, checkpoint)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = own_device()
     for part in pair:
         if part is not None:
             part.to(device).eval()
@@ -67,13 +67,18 @@ def evaluate_run(
     recipe: str | None = None,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Figures of a run on a split, kept in ``results.json``; pictures in ``pictures.npz``."""
+    """Figures of a run on a split, kept in ``results.json``; pictures in ``pictures.npz``.
+
+    The processes of a distributed run share the work and must all call this; the first of
+    them writes, and alone has the correlations. The figures are those of one process.
+    """
     check_minimum(num_samples=(num_samples, 1), seed=(seed, 0))
     if limit is not None:
         check_minimum(limit=(limit, 1))
     source = source or run.source
     pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
-    with counting_bar(f"evaluating {known.name:<14}") as progress:
+    shown = is_first_process()
+    with joined() as processes, counting_bar(f"evaluating {known.name:<14}", shown=shown) as bar:
         results = evaluate(
             pair,
             source,
@@ -82,19 +87,21 @@ def evaluate_run(
             num_samples=num_samples,
             limit=limit,
             seed=seed,
-            progress=progress,
+            progress=bar,
+            processes=processes,
         )
-    last = load_checkpoint(run.last)
-    results |= {
-        "name": known.name,
-        "recipe": known.path.name,
-        "train_seconds": last["seconds"],
-        "train_steps": last["step"],
-        "best_step": checkpoint["step"],
-        "train_seed": run.settings.seed,
-    }
-    write_json(run.results, results)
-    draw_run(run, pair, source, split=split)
+        last = load_checkpoint(run.last)
+        results |= {
+            "name": known.name,
+            "recipe": known.path.name,
+            "train_seconds": last["seconds"],
+            "train_steps": last["step"],
+            "best_step": checkpoint["step"],
+            "train_seed": run.settings.seed,
+        }
+        if is_first_process():
+            write_json(run.results, results)
+            draw_run(run, pair, source, split=split)
     return results
 
 
