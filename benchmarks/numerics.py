@@ -2,16 +2,19 @@
 
 import math
 import statistics
-from typing import Any, Literal
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.graphs import Precision, TrainingStep, autocast
 from pyro_afslvm.data import GaussianDequantization, MovingDigits
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.recipes import build_pair, load_recipe
 
-Precision = Literal["float32", "bf16"]
+CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 TRAINED = "models/small/slvm_af1.py"
@@ -29,11 +32,11 @@ def bound_error(recipe: str, *, side: int = SIDE, settling: int = 100, batch: in
     torch.manual_seed(0)
     bound = BoundLoss(build_pair(load_recipe(recipe), (1, side, side)))
     data = batches(side, batch)
-    optimizer = torch.optim.Adam(bound.parameters(), lr=1e-3)
-    for i in range(settling):
-        _step(bound, optimizer, data(i), precision="float32")
+    step = TrainingStep(bound, lambda: bound(next(data)), "float32", learning_rate=1e-3)
+    for _ in range(settling):
+        step()
     bound.eval()
-    unseen = [data(i) for i in range(settling, settling + 8)]
+    unseen = [*islice(data, 8)]
     in_float32, in_bf16 = (_mean_loss(bound, unseen, one) for one in PRECISIONS)
     return abs(in_float32 - in_bf16) / side**2
 
@@ -41,7 +44,7 @@ def bound_error(recipe: str, *, side: int = SIDE, settling: int = 100, batch: in
 @torch.no_grad()
 def _mean_loss(bound: BoundLoss, data: list[Tensor], precision: Precision) -> float:
     torch.manual_seed(1)  # the same latents in both precisions
-    with autocast(precision):
+    with autocast(CPU, precision):
         return statistics.fmean(bound(x).item() for x in data)
 
 
@@ -61,43 +64,21 @@ def curve(precision: Precision, steps: int, *, seed: int, points: int = 20) -> l
     """Mean of the loss over each of so many stretches of a training, in nats/dim."""
     torch.manual_seed(seed)
     bound = BoundLoss(build_pair(load_recipe(TRAINED), (1, SIDE, SIDE)))
-    optimizer, data = torch.optim.Adam(bound.parameters(), lr=1e-3), batches(SIDE, 8)
-    losses = []
+    data, losses = batches(SIDE, 8), []
+    step = TrainingStep(bound, lambda: bound(next(data)), precision, learning_rate=1e-3)
     for i in range(steps):
         torch.manual_seed(steps * seed + i)
-        losses.append(_step(bound, optimizer, data(i), precision=precision) / SIDE**2)
+        losses.append(step().item() / SIDE**2)
     length = math.ceil(steps / points)
     return [statistics.fmean(losses[i : i + length]) for i in range(0, steps, length)]
 
 
-def autocast(precision: Precision) -> torch.autocast:
-    """Networks in bfloat16, or not."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
-
-
-def batches(side: int, size: int) -> Any:
-    """Noisy moving digits: batch i, the same for every call."""
-    digits, noise = (
-        MovingDigits(size=side).dataset("train", num_frames=13),
-        GaussianDequantization(),
-    )
-
-    def batch(i: int) -> Tensor:
-        return torch.stack([noise(digits[(i * size + k) % len(digits)]) for k in range(size)])
-
-    return batch
-
-
-def _step(
-    bound: BoundLoss, optimizer: torch.optim.Optimizer, x: Tensor, *, precision: str
-) -> float:
-    optimizer.zero_grad()
-    with autocast(precision):
-        loss = bound(x)
-    loss.backward()
-    nn.utils.clip_grad_norm_(bound.parameters(), 1.0)
-    optimizer.step()
-    return loss.item()
+def batches(side: int, size: int) -> Iterator[Tensor]:
+    """Noisy moving digits, the same digits at every call."""
+    digits = MovingDigits(size=side).dataset("train", num_frames=13)
+    noise = GaussianDequantization()
+    for i in count(0, size):
+        yield torch.stack([noise(digits[(i + k) % len(digits)]) for k in range(size)])
 
 
 def _distance(a: list[float], b: list[float]) -> float:

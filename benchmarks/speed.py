@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bare import bare_loss, parts_of
+from benchmarks.gpu_steps import Convolution
+from benchmarks.graphs import Precision, TrainingStep, autocast
 from benchmarks.growth import growth
-from benchmarks.numerics import Precision, autocast, numerics
+from benchmarks.numerics import numerics
 from benchmarks.sequential import Sequential
 from benchmarks.targets import table
 from benchmarks.timing import interleaved, medians, peak_memory
@@ -36,6 +37,7 @@ from pyro_afslvm.runs import write_json
 
 Section = Literal["steps", "overhead", "rollout", "memory", "growth", "import", "numerics"]
 SECTIONS = ("steps", "overhead", "rollout", "memory", "growth", "import", "numerics")
+CPU = torch.device("cpu")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 SMALLEST = "models/small/vector_af1.py"
 
@@ -71,23 +73,6 @@ def build(recipe: str, sizes: Sizes) -> tuple[Pair, Tensor]:
     return pair, torch.rand(sizes.batch, sizes.frames, 1, sizes.side, sizes.side)
 
 
-def training_step(
-    module: nn.Module, loss: Callable[[], Tensor], precision: Precision
-) -> Callable[[], None]:
-    """Forward, backward, clipping and optimizer."""
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with autocast(precision):
-            value = loss()
-        value.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-
-    return step
-
-
 # steps ---------------------------------------------------------------------------------------
 
 
@@ -104,11 +89,11 @@ def steps(recipe: str, sizes: Sizes) -> dict[str, Any]:
         "sequential, bf16": (lambda: sequential.loss(x) / scored, "bf16"),
         "library, bf16": (lambda: bound(x), "bf16"),
     }
-    actions = {name: training_step(bound, *loss) for name, loss in losses.items()}
+    actions = {name: TrainingStep(bound, *loss) for name, loss in losses.items()}
     count = sizes.batch * (sizes.frames - 1)
     convolutions = {
-        "convolution": Convolution(count, sizes.side, torch.float32),
-        "convolution, bf16": Convolution(count, sizes.side, torch.bfloat16),
+        "convolution": Convolution(count, sizes.side, torch.float32, CPU),
+        "convolution, bf16": Convolution(count, sizes.side, torch.bfloat16, CPU),
     }
     seconds = medians(interleaved(actions | convolutions, repeats=sizes.repeats))
     with FlopCounterMode(display=False) as counter:
@@ -120,21 +105,6 @@ def steps(recipe: str, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-class Convolution:
-    """Forward and backward of one convolution of the flow's, 64 to 64 channels, 3×3."""
-
-    def __init__(self, count: int, side: int, dtype: torch.dtype) -> None:
-        x = torch.randn(count, 64, side, side, dtype=dtype)
-        self.x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-        self.weight = torch.randn(64, 64, 3, 3, dtype=dtype).requires_grad_()
-        self.gradient = torch.randn_like(self.x)
-        self.flops = 3 * 2 * 9 * 64 * self.x.numel()
-
-    def __call__(self) -> None:
-        self.x.grad = self.weight.grad = None
-        functional.conv2d(self.x, self.weight, padding=1).backward(self.gradient)
-
-
 # what Pyro costs -----------------------------------------------------------------------------
 
 
@@ -144,8 +114,8 @@ def overhead(sizes: Sizes) -> dict[str, float]:
     pair = build_pair(load_recipe(SMALLEST), (4,))
     bound, parts, x = BoundLoss(pair), parts_of(pair), torch.randn(sizes.batch, sizes.frames, 4)
     actions = {
-        "bare": training_step(bound, lambda: bare_loss(parts, x) / sizes.batch, "float32"),
-        "library": training_step(bound, lambda: bound(x), "float32"),
+        "bare": TrainingStep(bound, lambda: bare_loss(parts, x) / sizes.batch, "float32"),
+        "library": TrainingStep(bound, lambda: bound(x), "float32"),
     }
     return medians(interleaved(actions, repeats=20 * sizes.repeats, warmup=20))
 
@@ -162,7 +132,7 @@ def rollouts(sizes: Sizes) -> dict[str, float]:
     sequential = Sequential(parts_of(pair))
 
     def forecast(precision: Precision) -> None:
-        with autocast(precision):
+        with autocast(CPU, precision):
             rollout(pair.model, pair.guide, x, horizon=sizes.horizon, num_samples=1)
 
     actions = {
@@ -184,7 +154,7 @@ def one_step(sizes: Sizes, way: str) -> Callable[[], object]:
     if "recomputed" in way:
         recompute_activations(bound)
     loss = (lambda: sequential.loss(x)) if "sequential" in way else (lambda: bound(x))
-    return training_step(bound, loss, "bf16" if "bf16" in way else "float32")
+    return TrainingStep(bound, loss, "bf16" if "bf16" in way else "float32")
 
 
 def memory(sizes: Sizes) -> dict[str, float]:

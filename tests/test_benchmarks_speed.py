@@ -187,7 +187,7 @@ def test_table_says_no() -> None:
 def test_convolutions_are_counted_as_torch_counts_them() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    convolution = program.Convolution(2, 8, torch.float32)
+    convolution = program.Convolution(2, 8, torch.float32, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
         convolution()
     assert (
