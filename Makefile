@@ -47,8 +47,8 @@ test: setup  ## run the test suite (at most 10 minutes on 2 cores)
 doctest: setup  ## run the examples in the library's docstrings
 	@$(ONE_THREAD) $(PY) -m pytest -q -p tests.conftest --doctest-modules pyro_afslvm $(ARGS)
 
-bench: setup  ## time training and sampling against references (20 minutes; ARGS="--json FILE")
-	@$(PY) -m benchmarks.speed $(ARGS)
+bench: setup  ## time training and sampling against references, write runs/speed.json (20 minutes)
+	@mkdir -p runs && $(PY) -m benchmarks.speed --json runs/speed.json $(ARGS)
 
 notebooks: setup  ## run the notebooks at smoke size; notebooks/execute.py makes their outputs
 	@AFSLVM_SMOKE=1 $(ONE_THREAD) $(PY) -m pytest -q -n $(WORKERS) --nbmake notebooks $(ARGS)

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.timing import fit_line, interleaved, medians, peak_memory
 from pyro_afslvm import Pair, StreamingFilter
+from pyro_afslvm.acceleration import keep_freed_memory
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.objectives import iwae
 from pyro_afslvm.recipes import build_pair, load_recipe
@@ -44,6 +45,7 @@ def small(side: int) -> Pair:
 
 def step(batch: int, frames: int, side: int) -> Callable[[], object]:
     """Bound and gradient of the paper's SLVM w/ 1-AF."""
+    keep_freed_memory()
     torch.manual_seed(0)
     bound = BoundLoss(build_pair(load_recipe(RECIPE), (1, side, side)))
     x = torch.rand(batch, frames, 1, side, side)

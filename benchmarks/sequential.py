@@ -66,7 +66,7 @@ class Sequential:
         for _ in range(horizon):
             y = torch.randn_like(x[:, 0])
             if self.decoder is not None:
-                location, scale = self.decoder(latents.sample(y))
+                location, scale = self.decoder(latents.sample())
                 y = location + scale * y
             frames.append(self.generate(y, buffers))
         return torch.stack(frames, 1)
@@ -143,7 +143,7 @@ class Latents:
         kl = standard_log_prob(noise, log_scale) - standard_log_prob(error, prior_log_scale)
         return self.z, kl
 
-    def sample(self, like: Tensor) -> Tensor:
+    def sample(self) -> Tensor:
         """z from the prior."""
         shift, log_scale = self._predict()
         self.z = shift + log_scale.exp() * torch.randn_like(shift)

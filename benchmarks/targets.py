@@ -49,20 +49,20 @@ def _recipe(name: str, found: Mapping[str, Any]) -> list[Row]:
     for way, target in zip(("library", "library, bf16"), FASTER[name], strict=True):
         note = f" ({seconds[way]:.3f} s)"
         rows.append(_at_least(f"{title} step, {way}", reference / seconds[way], target, note=note))
-    if name == "af1":
-        rows += [_share(found, end) for end in ("", ", bf16")]
+    if name != "slvm":  # which is not made of these convolutions
+        rows += [_share(title, found, end) for end in ("", ", bf16")]
     of_pyro = seconds["library"] / seconds["bare"]
     rows.append(_at_most(f"{title} step, library / bare", of_pyro, OVERHEAD))
     in_bf16 = seconds["sequential, bf16"] / seconds["library, bf16"]
     return [*rows, Row(f"{title} step, both in bf16", f"{in_bf16:.2f} x")]
 
 
-def _share(found: Mapping[str, Any], end: str) -> Row:
+def _share(title: str, found: Mapping[str, Any], end: str) -> Row:
     seconds = found["seconds"]
     rate = found["flops"] / seconds[f"library{end}"]
     ceiling = found["convolution_flops"] / seconds[f"convolution{end}"]
     note = f" of {ceiling / 1e9:.0f} GFLOP/s"
-    what = f"1-AF step{end}, share of convolution's rate"
+    what = f"{title} step{end}, share of convolution's rate"
     return _at_least(what, rate / ceiling, CONVOLUTION_SHARE, note=note, unit="")
 
 

@@ -26,24 +26,26 @@ def recompute_activations(module: nn.Module) -> None:
         network.recompute = True  # type: ignore[assignment]
 
 
-def compile_networks(module: nn.Module) -> None:
+def compile_networks(module: nn.Module, *, backend: str = "inductor") -> None:
     """Compile the networks of a module in place by ``torch.compile``, each on its own.
 
-    Whole bounds do not compile well, and on processors convolutions by libraries leave little to
-    gain. The first steps take a minute; a C++ compiler is needed.
+    Whole bounds do not compile well, and on the processors tried this gained nothing, for
+    convolutions and batch norm are a library's either way. The first steps take a minute.
 
     Args:
         module: its encoders, decoders and conditioners are changed in place.
+        backend: of ``torch.compile``; the default needs a C++ compiler.
     """
     for network in networks_of_frames(module):
-        network.compile()
+        network.compile(backend=backend)
 
 
 def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for later tensors, where it is glibc's.
 
     By default each large tensor is mapped anew, and every page of it cleared, at every step.
-    This is of the whole process.
+    This is of the whole process, whose resident memory stays at its peak, and that peak is up to a
+    third higher.
 
     Returns:
         whether it could be done.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint
 
 Norm = Literal["batch", "group"] | None
@@ -31,7 +32,9 @@ def in_full_precision(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
     For the last layer before a distribution: a location rounded to bfloat16 can be off by as
     much as a small scale.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
         return on_frames(network, x.to(next(network.parameters()).dtype), frame_dims)
 
 
@@ -49,8 +52,9 @@ def _recomputed(network: nn.Module, x: Tensor) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(network)
 
+    random = any(isinstance(module, _DropoutNd) for module in network.modules())
     y: Tensor = checkpoint(
-        network, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        network, x, use_reentrant=False, preserve_rng_state=random, context_fn=contexts
     )
     return y
 

@@ -4,7 +4,6 @@ import math
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.layers import Norm, block, halving, in_full_precision, on_frames
@@ -170,8 +169,3 @@ class MLPDecoder(nn.Module):
 
 def _scale(log_scale: Tensor) -> Tensor:
     return log_scale.clamp(-15.0, 5.0).exp()
-
-
-def _precise(x: Tensor) -> Tensor:
-    """Distributions are in single precision or better, whatever the networks ran in."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -122,6 +122,11 @@ def as_launched(settings: TrainSettings) -> TrainSettings:
         ValueError: if they say otherwise.
     """
     started, chosen = launched(), (settings.devices, settings.num_nodes)
+    if started is None and settings.num_nodes > 1 and "SLURM_NTASKS" not in os.environ:
+        raise ValueError(
+            f"num_nodes is {settings.num_nodes}, but no launcher such as torchrun has started "
+            "processes on them"
+        )
     if started is None or chosen == started:
         return settings
     if chosen != (1, 1):

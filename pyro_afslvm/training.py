@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -339,7 +339,8 @@ def _folder(
 def _fit(training: Training, data: SequenceDataset) -> None:
     settings = training.settings
     trainer = _trainer(training)
-    if trainer.strategy.root_device.type == "cpu":
+    root = trainer.strategy.root_device
+    if root.type == "cpu":
         keep_freed_memory()
     batches = StepBatches(
         len(data),
@@ -350,10 +351,21 @@ def _fit(training: Training, data: SequenceDataset) -> None:
         world_size=trainer.world_size,
     )
     loader = DataLoader(data, batch_sampler=batches, num_workers=settings.workers)
-    with quiet(), interruptible(training), _one_line_errors():
+    with quiet(), interruptible(training), _one_line_errors(), watched(root):
         trainer.fit(training, loader)
     if training.interrupted:
         raise KeyboardInterrupt
+
+
+def watched(device: torch.device) -> AbstractContextManager[None]:
+    """Pyro's validation, but not on an accelerator, which it would wait for several times a step.
+
+    There NaN is found at the next validation.
+    """
+    if device.type == "cpu":
+        return nullcontext()
+    off: AbstractContextManager[None] = pyro.validation_enabled(False)
+    return off
 
 
 def _trainer(training: Training) -> L.Trainer:

@@ -1,21 +1,22 @@
 """What makes things faster or smaller changes nothing else."""
 
 import copy
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_afslvm import Pair
-from pyro_afslvm.acceleration import (
-    keep_freed_memory,
-    networks_of_frames,
-    recompute_activations,
-)
-from pyro_afslvm.layers import PatchConvolution, Rectifier, WindowConvolution
+from pyro_afslvm.acceleration import compile_networks, networks_of_frames, recompute_activations
+from pyro_afslvm.layers import PatchConvolution, Rectifier, WindowConvolution, on_frames
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.training import watched
 
 RECIPES = (
     "models/af1.py",
@@ -98,10 +99,59 @@ def test_the_networks_of_frames_are_whole_and_each_is_there_once() -> None:
     assert len(networks) == len(names)
 
 
-def test_freed_memory_can_be_kept() -> None:
-    assert keep_freed_memory() in (True, False)  # by the C library; on glibc it can
-    x = torch.rand(2000, 2000)
-    assert torch.equal((x + 1) - 1 + 1, x + 1)
+RESIDENT = """
+import torch
+from pyro_afslvm.acceleration import keep_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+{call}
+before = resident()
+x = torch.ones(50_000_000)
+del x
+print(resident() - before > 100e6)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize(("call", "kept"), [("", "False"), ("assert keep_freed_memory()", "True")])
+def test_freed_memory_is_kept(call: str, kept: str) -> None:
+    code = RESIDENT.format(call=call)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [kept]
+
+
+def test_recomputed_dropout_drops_the_same() -> None:
+    network = nn.Sequential(nn.Linear(50, 50), nn.Dropout(0.5), nn.ReLU(), nn.Linear(50, 1))
+    x, gradients = torch.randn(8, 50), []
+    for recomputed in (False, True):
+        network.recompute = recomputed
+        torch.manual_seed(3)
+        on_frames(network, x, 1).sum().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+        network.zero_grad()
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # inside torch.compile
+def test_compiled_networks_give_the_same_gradients() -> None:
+    bound, x = BoundLoss(pair("models/small/slvm_af1.py")), torch.rand(2, 9, 1, 16, 16)
+    other = copy.deepcopy(bound)
+    compile_networks(other, backend="aot_eager")
+    plain, compiled = after_a_step(bound, x), after_a_step(other, x)
+    torch.testing.assert_close(plain[0], compiled[0])
+    for a, b in zip(plain[1], compiled[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_pyro_watches_on_the_cpu_alone() -> None:
+    with watched(torch.device("cpu")):
+        assert is_validation_enabled()
+    with watched(torch.device("cuda")):
+        assert not is_validation_enabled()
+    assert is_validation_enabled()
 
 
 # layers that compute what torch's do ---------------------------------------------------------

@@ -20,6 +20,7 @@ from benchmarks.speed import Sizes
 from benchmarks.targets import table
 from benchmarks.timing import fit_line, interleaved, peak_memory
 from pyro_afslvm import Pair
+from pyro_afslvm.flow import simulate
 from pyro_afslvm.recipes import build_pair, load_recipe
 
 RECIPES = ("af1", "af2", "slvm", "slvm_af1", "slvm_af2")
@@ -85,12 +86,50 @@ def test_a_sequential_rollout_is_the_librarys() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_a_sequential_rollout_of_latents_is_the_librarys(monkeypatch: Any) -> None:
+    pair, x = settled("slvm_af1"), torch.rand(2, 4, 1, 16, 16, dtype=torch.float64)
+    model, guide = pair.model, pair.guide
+    of_z = torch.randn(2, 4, 256, dtype=torch.float64)  # the first is that of the given frame
+    of_y = torch.randn(2, 3, 256, dtype=torch.float64)
+    order = [of_z[:, 0]]
+    for t in range(3):
+        order += [of_y[:, t].unflatten(-1, (1, 16, 16)), of_z[:, t + 1]]
+    sequential = Sequential(parts_of(pair))
+    monkeypatch.setattr(torch, "randn_like", lambda _: order.pop(0))
+    found = sequential.rollout(x, 3)
+    with torch.no_grad():
+        context = guide.context(model.split(x))
+        z = guide.posterior.condition(context=context)(of_z[:, :1])
+        state = model.initial_state(torch.Size([2]), given=model.given(x), z=z)
+        expected = simulate(model, torch.cat([of_z[:, 1:], of_y], -1), state).x
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_only_filtering_pairs_are_taken_apart() -> None:
     with pytest.raises(TypeError, match="expected a filtering guide, got SmoothingGuide"):
         parts_of(build_pair(load_recipe("models/small/slvm_af1_smoothing.py"), (1, 16, 16)))
 
 
 # measuring -----------------------------------------------------------------------------------
+
+
+def test_every_way_of_which_the_memory_is_measured_runs(monkeypatch: Any) -> None:
+    monkeypatch.setattr(program, "keep_freed_memory", lambda: True)  # of this whole process
+    found = []
+    monkeypatch.setattr(program, "peak_memory", lambda _, sizes, way: found.append(way) or 1.0)
+    program.memory(Sizes(**SMALL))
+    assert len(found) == 5
+    for way in found:
+        first, second = program.one_step(Sizes(**SMALL), way)()
+        assert torch.isfinite(torch.stack([first, second])).all()
+
+
+def test_imports_are_timed(monkeypatch: Any) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(program.subprocess, "run", lambda command, **_: lines.append(command[-1]))
+    found = program.imports(Sizes(**SMALL))
+    assert {line.split()[1] for line in lines} == {"torch,", "pyro_afslvm"}
+    assert all(seconds > 0 for seconds in found.values())
 
 
 def test_actions_are_timed_in_turn() -> None:
