@@ -43,7 +43,8 @@ class TrainSettings:
         validation_sequences: sequences of the validation set that are used.
         patience: stop after so many validations without a new best.
         precision: ``32-true``, or ``bf16-mixed`` with distributions in single precision.
-        recompute: compute activations anew for gradients, to keep few of them in memory.
+        recompute: compute activations anew for gradients, to keep few of them in memory; on
+            processors freed memory then goes back to the system, otherwise it is kept.
         compile: compile the networks by ``torch.compile``; on processors it rarely pays.
         accelerator: as in Lightning.
         devices: processes of each node; under ``torchrun`` as many as it starts.

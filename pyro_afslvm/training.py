@@ -340,7 +340,7 @@ def _fit(training: Training, data: SequenceDataset) -> None:
     settings = training.settings
     trainer = _trainer(training)
     root = trainer.strategy.root_device
-    if root.type == "cpu":
+    if root.type == "cpu" and not settings.recompute:
         keep_freed_memory()
     batches = StepBatches(
         len(data),

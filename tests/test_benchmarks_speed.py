@@ -118,7 +118,7 @@ def test_every_way_of_which_the_memory_is_measured_runs(monkeypatch: Any) -> Non
     found = []
     monkeypatch.setattr(program, "peak_memory", lambda _, sizes, way: found.append(way) or 1.0)
     program.memory(Sizes(**SMALL))
-    assert len(found) == 5
+    assert len(found) == 6
     for way in found:
         first, second = program.one_step(Sizes(**SMALL), way)()
         assert torch.isfinite(torch.stack([first, second])).all()
