@@ -175,10 +175,10 @@ class Training(L.LightningModule):
         self.step += 1
         self.average.update(self.step)
         self.report(self)
-        if self.step % self.settings.validate_every == 0:
-            self._end_of_period()
         # clocks and signals differ between processes, the decision must not
         self.seconds, interrupted = self.processes.largest(self.seconds, self.interrupted)
+        if self.step % self.settings.validate_every == 0:
+            self._end_of_period()
         if self.is_done or interrupted:
             self.trainer.should_stop = True
             if self.is_done:
