@@ -12,6 +12,7 @@ from pyro_afslvm.layers import Norm, block, halving, in_full_precision, on_frame
 def mlp(*sizes: int) -> nn.Sequential:
     """Linear layers, each followed by a ReLU.
 
+    >>> import torch
     >>> mlp(3, 16, 8)(torch.zeros(5, 3)).shape
     torch.Size([5, 8])
     """
@@ -52,6 +53,7 @@ class ConvEncoder(nn.Module):
 
     Source: Marino et al., Appendix B.2.
 
+    >>> import torch
     >>> ConvEncoder((1, 32, 32), features=10, width=8)(torch.rand(2, 5, 1, 32, 32)).shape
     torch.Size([2, 5, 10])
     """
@@ -91,6 +93,7 @@ class ConvDecoder(nn.Module):
 
     Source: Marino et al., Appendix B.2; the log-scale is clamped to [-15, 5].
 
+    >>> import torch
     >>> location, scale = ConvDecoder(6, (1, 32, 32), width=8)(torch.randn(2, 5, 6))
     >>> location.shape
     torch.Size([2, 5, 1, 32, 32])
