@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.data import software_versions
+from pyro_afslvm.data.layout import FRAME_DIMS
 from pyro_afslvm.flow import FlowModel, Simulated, simulate
 from pyro_afslvm.guides.base import ForwardGuide, check_guide
 from pyro_afslvm.programs import (
@@ -27,8 +28,6 @@ from pyro_afslvm.slvm import SLVM
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
-
-FRAME_DIMS = {1: ("feature",), 3: ("channel", "height", "width")}
 
 
 @torch.no_grad()

@@ -21,12 +21,13 @@ _NAMES = {  # what dimensions are called
     "width": ("width", "w", "x", "lon", "longitude"),
     "feature": ("feature", "features", "d"),
 }
+FRAME_DIMS = {1: ("feature",), 3: ("channel", "height", "width")}  # by rank
 _ORDER = tuple(_NAMES)
 _BY_RANK = {
     1: ("time",),
     2: ("time", "feature"),
-    3: ("sequence", "time", "feature"),
-    5: ("sequence", "time", "channel", "height", "width"),
+    3: ("sequence", "time", *FRAME_DIMS[1]),
+    5: ("sequence", "time", *FRAME_DIMS[3]),
 }
 _BLOCK = 8 << 20  # bytes read at a time while scanning
 

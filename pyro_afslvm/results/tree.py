@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from pyro_afslvm.data.layout import FRAME_DIMS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -22,7 +24,6 @@ GROUPS = (
     "observed_data",
     "constant_data",
 )
-FRAME_DIMS = {1: ("feature",), 3: ("channel", "height", "width")}
 
 Array = np.ndarray[Any, Any]
 
