@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from benchmarks.bare import Parts, clamped, standard_log_prob
 from pyro_afslvm import ConvConditioner, LSTMConditioner
-from pyro_afslvm.layers import PatchConvolution
+from pyro_afslvm.layers import PatchConvolution, PixelProjection
 
+PLAIN = {PatchConvolution: nn.Conv2d, PixelProjection: nn.ConvTranspose2d}
 State = tuple[Tensor, Tensor]  # of an LSTM, each (layers, batch, hidden)
 
 
@@ -177,14 +178,19 @@ class PlainDecoder:
 
 def plain(network: nn.Module) -> nn.Module:
     """The layers as torch has them, with the same parameters."""
-    if isinstance(network, PatchConvolution):
-        same: dict[str, Any] = {"stride": network.stride, "padding": network.padding}
-        layer = nn.Conv2d(network.in_channels, network.out_channels, network.kernel_size, **same)
-        layer.weight, layer.bias = network.weight, network.bias
-        return layer
+    kind = PLAIN.get(type(network))
+    if kind is not None:
+        return _as(kind, network)
     if isinstance(network, nn.Sequential):
         return nn.Sequential(*(plain(child) for child in network))
     return network
+
+
+def _as(kind: type[Any], layer: Any) -> nn.Module:
+    sizes = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding
+    same: nn.Module = kind(*sizes)
+    same.weight, same.bias = layer.weight, layer.bias
+    return same
 
 
 def _start(network: LSTMConditioner, batch: int) -> State:

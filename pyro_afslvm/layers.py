@@ -1,15 +1,17 @@
 """Layers of networks of single frames, and their application to any number of frames."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.checkpoint import checkpoint
 
 Norm = Literal["batch", "group"] | None
@@ -118,6 +120,21 @@ class PatchConvolution(nn.Conv2d):
         return functional.conv2d(patches, self.weight.flatten(1)[..., None, None], self.bias)
 
 
+class PixelProjection(nn.ConvTranspose2d):
+    """Transposed convolution of single pixels, as a product with one matrix.
+
+    The result is that of :class:`~torch.nn.ConvTranspose2d`, channels last in memory, as the
+    layers after it want it.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        size = cast(tuple[int, int], self.kernel_size)
+        bias = None if self.bias is None else self.bias.repeat_interleave(math.prod(size))
+        y = functional.linear(x.flatten(1), self.weight.flatten(1).T, bias)  # (N, C' H W)
+        y = y.view(len(x), -1, *size)
+        return y.contiguous(memory_format=torch.channels_last)
+
+
 class WindowConvolution(nn.Conv2d):
     """Convolution of a window of frames, side by side on their channels.
 
@@ -145,11 +162,29 @@ class WindowConvolution(nn.Conv2d):
         ).transpose(1, 2)
 
 
+class NormalizedConvolution(nn.Sequential):
+    """Convolution, norm and what follows; batch norm is part of the weights where none is learned.
+
+    That is in evaluation and without gradients, where a pass over the frames is saved.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers: Iterable[Any] = self
+        layer, norm, *rest = layers
+        if torch.is_grad_enabled() or not isinstance(norm, nn.BatchNorm2d) or norm.training:
+            return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
+        statistics: Any = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        weight, bias = fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
+        y: Tensor = functional_call(layer, {"weight": weight, "bias": bias}, x)
+        for module in rest:
+            y = module(y)
+        return y
+
+
 def convolution(inputs: int, outputs: int, *, norm: Norm) -> nn.Sequential:
     """3×3 convolution, norm, ReLU; the size of the frame stays."""
-    kind = PatchConvolution if inputs < FEW_CHANNELS else nn.Conv2d
-    layer = kind(inputs, outputs, 3, padding=1)
-    return nn.Sequential(layer, *activated(norm, outputs))
+    layer = _kind(inputs)(inputs, outputs, 3, padding=1)
+    return NormalizedConvolution(layer, *activated(norm, outputs))
 
 
 def activated(norm: Norm, channels: int) -> tuple[nn.Module, nn.Module]:
@@ -159,8 +194,11 @@ def activated(norm: Norm, channels: int) -> tuple[nn.Module, nn.Module]:
 
 def halving(inputs: int, outputs: int) -> nn.Conv2d:
     """4×4 convolution that halves the size of the frame."""
-    kind = PatchConvolution if inputs < FEW_CHANNELS else nn.Conv2d
-    return kind(inputs, outputs, 4, stride=2, padding=1)
+    return _kind(inputs)(inputs, outputs, 4, stride=2, padding=1)
+
+
+def _kind(inputs: int) -> type[nn.Conv2d]:
+    return PatchConvolution if inputs < FEW_CHANNELS else nn.Conv2d
 
 
 def block(layer: nn.Module, channels: int, norm: Norm) -> nn.Sequential:

@@ -6,7 +6,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pyro_afslvm.layers import Norm, block, halving, in_full_precision, on_frames
+from pyro_afslvm.layers import (
+    Norm,
+    PixelProjection,
+    block,
+    halving,
+    in_full_precision,
+    on_frames,
+)
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -113,7 +120,7 @@ class ConvDecoder(nn.Module):
             raise ValueError(f"location must be 'sigmoid' or 'linear', got {location!r}")
         channels, rest = pyramid(frame_shape, width)
         sizes = channels[::-1]
-        first = block(nn.ConvTranspose2d(latent_size, sizes[0], rest), sizes[0], norm)
+        first = block(PixelProjection(latent_size, sizes[0], rest), sizes[0], norm)
         layers = [
             block(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1), b, norm)
             for a, b in pairwise(sizes)

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from pyro_afslvm import Pair
 from pyro_afslvm.acceleration import compile_networks, networks_of_frames, recompute_activations
-from pyro_afslvm.layers import PatchConvolution, Rectifier, WindowConvolution, on_frames
+from pyro_afslvm.layers import (
+    PatchConvolution,
+    PixelProjection,
+    Rectifier,
+    WindowConvolution,
+    convolution,
+    on_frames,
+)
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.training import watched
@@ -161,16 +168,10 @@ def close(a: Tensor, b: Tensor) -> None:
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("channels", "options"),
-    [(1, (3, 1, 1)), (3, (3, 1, 1)), (1, (4, 2, 1)), (3, (4, 2, 1)), (2, (5, 3, 0))],
-)
-def test_patch_convolution_is_convolution(channels: int, options: tuple[int, ...]) -> None:
-    size, stride, padding = options
-    mine = PatchConvolution(channels, 6, size, stride=stride, padding=padding).double()
-    theirs = nn.Conv2d(channels, 6, size, stride=stride, padding=padding).double()
+def same_layer(mine: nn.Module, theirs: nn.Module, x: Tensor) -> None:
+    """Outputs and gradients are torch's; what follows finds channels last in memory."""
     theirs.load_state_dict(mine.state_dict())
-    x = torch.randn(4, channels, 12, 10, dtype=torch.float64, requires_grad=True)
+    x.requires_grad_()
     outputs = [layer(x) for layer in (mine, theirs)]
     close(*outputs)
     assert outputs[0].is_contiguous(memory_format=torch.channels_last)
@@ -183,6 +184,23 @@ def test_patch_convolution_is_convolution(channels: int, options: tuple[int, ...
         close(a, b)
 
 
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [(1, (3, 1, 1)), (3, (3, 1, 1)), (1, (4, 2, 1)), (3, (4, 2, 1)), (2, (5, 3, 0))],
+)
+def test_patch_convolution_is_convolution(channels: int, options: tuple[int, ...]) -> None:
+    size, stride, padding = options
+    mine = PatchConvolution(channels, 6, size, stride=stride, padding=padding).double()
+    theirs = nn.Conv2d(channels, 6, size, stride=stride, padding=padding).double()
+    same_layer(mine, theirs, torch.randn(4, channels, 12, 10, dtype=torch.float64))
+
+
+def test_pixel_projection_is_transposed_convolution() -> None:
+    mine = PixelProjection(5, 6, (3, 4)).double()
+    theirs = nn.ConvTranspose2d(5, 6, (3, 4)).double()
+    same_layer(mine, theirs, torch.randn(7, 5, 1, 1, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_window_convolution_over_time_is_that_of_each_window(window: int) -> None:
     layer = WindowConvolution(window, 5, 4).double()
@@ -190,6 +208,21 @@ def test_window_convolution_over_time_is_that_of_each_window(window: int) -> Non
     over_time = layer.over_time(x)
     one_by_one = [layer(x[:, t : t + window].flatten(1, 2)) for t in range(8 - window)]
     close(over_time, torch.stack(one_by_one, 1))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", None])
+def test_normalized_convolution_is_its_layers(norm: Any) -> None:
+    block = convolution(5, 8, norm=norm).double()
+    x = torch.randn(20, 5, 6, 6, dtype=torch.float64)
+    for _ in range(3):
+        block(10 * x + 5)  # statistics that are not the initial ones
+    block[0].weight.data += 0.1  # nor are they those of the weights
+    block.eval()
+    learned = block(x)
+    with torch.no_grad():
+        close(block(x), learned)
+        block.train()
+        close(block(x), nn.Sequential(*block)(x))
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2])
