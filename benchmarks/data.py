@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
+from benchmarks.graphs import TrainingStep
 from benchmarks.streaming import CROP, SIDE, endless, loader, streaming, take
 from inference.table1 import hardware
 from pyro_afslvm.console import run_program
@@ -95,19 +96,15 @@ def training_step(sizes: Sizes) -> Callable[[], int]:
     torch.manual_seed(0)
     recipe = load_recipe(sizes.recipe)
     pair: Pair = build_pair(recipe, (1, SIDE, SIDE))
-    loss = BoundLoss(pair)
-    optimizer = torch.optim.Adam(loss.parameters(), lr=1e-4)
+    bound, noise = BoundLoss(pair), dequantization("gaussian")
     frames = torch.randint(256, (sizes.batch_size, CROP, 1, SIDE, SIDE), dtype=torch.uint8)
-    noise = dequantization("gaussian")
+    step = TrainingStep(bound, lambda: bound(noise(frames)), "float32")
 
-    def step() -> int:
-        optimizer.zero_grad()
-        loss(noise(frames)).backward()
-        torch.nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
-        optimizer.step()
+    def consumed() -> int:
+        step()
         return math.prod(frames.shape[:2])
 
-    return step
+    return consumed
 
 
 def rates(actions: Mapping[str, Callable[[], int]], repeats: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bare import bare_loss, parts_of
-from benchmarks.gpu_steps import Convolution
+from benchmarks.ceilings import Convolution
 from benchmarks.graphs import Precision, TrainingStep, autocast
 from benchmarks.growth import growth
 from benchmarks.numerics import numerics

@@ -27,12 +27,12 @@ from pyro_afslvm.data import MovingDigits, SequenceSource
 from pyro_afslvm.progress import training_bar
 from pyro_afslvm.recipes import load_recipe
 from pyro_afslvm.runs import load_checkpoint, write_json
-from pyro_afslvm.settings import TrainSettings
+from pyro_afslvm.settings import FREE_TO_CHANGE, TrainSettings
 from pyro_afslvm.svi import TrainingError
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 ELSEWHERE = {"devices", "num_nodes"}  # a trial is one process
-FREE = ("workers", "tensorboard", "accelerator")
+FREE = {*FREE_TO_CHANGE} - {"steps", "seconds", "patience"}  # those decide what a trial finds
 
 
 @dataclass(frozen=True)

@@ -75,67 +75,59 @@ def rollout(
             lengths out of range, or data or a guide the model refuses.
     """
     with evaluating(model, guide), one_line_errors():
-        return _rollout(
-            model,
-            guide,
-            x,
-            horizon=horizon,
-            num_samples=num_samples,
-            temperature=temperature,
-            chunk=chunk,
-            lengths=lengths,
-            seed=seed,
-        )
+        _check_options(horizon, num_samples, chunk, temperature)
+        lengths = _check(model, guide, x, lengths)
+        if seed is not None:
+            pyro.set_rng_seed(seed)
+        arrays = _empty(model, num_samples, 1 if x is None else len(x), horizon)
+        example = next(model.parameters(), torch.empty(())) if x is None else x
+        like: dict[str, Any] = {"dtype": example.dtype, "device": example.device}
+        for rows, prefix in _groups(x, lengths):
+            given = None if prefix is None else model.given(prefix)
+            posterior = _posterior(model, guide, prefix)
+            for first in range(0, num_samples, chunk):
+                batch_shape = torch.Size((min(chunk, num_samples - first), len(rows)))
+                z = None if posterior is None else posterior(batch_shape)
+                state = model.initial_state(batch_shape, given=given, z=z)
+                noise = temperature * torch.randn(*batch_shape, horizon, model.noise_size, **like)
+                for name, value in _sites(simulate(model, noise, state)):
+                    chosen = slice(first, first + batch_shape[0])
+                    arrays[name][chosen, rows] = value.float().cpu().numpy()
+        return _dataset(arrays, temperature)
 
 
-def _rollout(
-    model: FlowModel | SLVM,
-    guide: Callable[..., Any] | None,
-    x: Tensor | None,
-    *,
-    horizon: int,
-    num_samples: int,
-    temperature: float,
-    chunk: int,
-    lengths: Tensor | None,
-    seed: int | None,
-) -> "xr.Dataset":
+def _check_options(horizon: int, num_samples: int, chunk: int, temperature: float) -> None:
     if horizon < 1:
         raise ValueError(f"expected a horizon of at least 1 frame, got {horizon}")
     if num_samples < 1 or chunk < 1:
         raise ValueError(f"expected at least 1 sample, got {num_samples} in chunks of {chunk}")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"expected a temperature of at least 0, got {temperature:g}")
+
+
+def _check(
+    model: FlowModel | SLVM,
+    guide: Callable[..., Any] | None,
+    x: Tensor | None,
+    lengths: Tensor | None,
+) -> Tensor | None:
+    """The lengths as a tensor, once model, guide and data are seen to fit."""
     if isinstance(model, FlowModel) and guide is not None:
         raise ValueError("a flow has no latents: expected no guide")
     if isinstance(guide, ForwardGuide):
         check_guide(model, guide)
-    if seed is not None:
-        pyro.set_rng_seed(seed)
-    if x is None and lengths is not None:
-        raise ValueError("expected no lengths without x")
-    if x is not None:
-        check_shape(x, model.frame_shape)
-        check_values(x, model.frame_shape)
+    if x is None:
         if lengths is not None:
-            lengths = torch.as_tensor(lengths)
-            shortest = model.context_length + isinstance(model, SLVM)
-            check_lengths(lengths, len(x), max(1, shortest), x.shape[1])
-    arrays = _empty(model, num_samples, 1 if x is None else len(x), horizon)
-    example = next(model.parameters(), torch.empty(())) if x is None else x
-    like: dict[str, Any] = {"dtype": example.dtype, "device": example.device}
-    for rows, prefix in _groups(x, lengths):
-        given = None if prefix is None else model.given(prefix)
-        posterior = _posterior(model, guide, prefix)
-        for first in range(0, num_samples, chunk):
-            batch_shape = torch.Size((min(chunk, num_samples - first), len(rows)))
-            z = None if posterior is None else posterior(batch_shape)
-            state = model.initial_state(batch_shape, given=given, z=z)
-            noise = temperature * torch.randn(*batch_shape, horizon, model.noise_size, **like)
-            for name, value in _sites(simulate(model, noise, state)):
-                chosen = slice(first, first + batch_shape[0])
-                arrays[name][chosen, rows] = value.float().cpu().numpy()
-    return _dataset(arrays, temperature)
+            raise ValueError("expected no lengths without x")
+        return None
+    check_shape(x, model.frame_shape)
+    check_values(x, model.frame_shape)
+    if lengths is None:
+        return None
+    lengths = torch.as_tensor(lengths)
+    shortest = model.context_length + isinstance(model, SLVM)
+    check_lengths(lengths, len(x), max(1, shortest), x.shape[1])
+    return lengths
 
 
 def _groups(

@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks import growth, numerics
 from benchmarks import speed as program
 from benchmarks.bare import bare_loss, parts_of
+from benchmarks.ceilings import Convolution
 from benchmarks.sequential import Sequential
 from benchmarks.speed import Sizes
 from benchmarks.targets import table
@@ -226,7 +227,7 @@ def test_table_says_no() -> None:
 def test_convolutions_are_counted_as_torch_counts_them() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    convolution = program.Convolution(2, 8, torch.float32, torch.device("cpu"))
+    convolution = Convolution(2, 8, torch.float32, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
         convolution()
     assert (

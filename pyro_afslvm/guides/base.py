@@ -10,6 +10,7 @@ from pyro_afslvm.distributions import across_time, standard_normal
 from pyro_afslvm.programs import Split, check_horizon, register
 from pyro_afslvm.slvm import SLVM
 from pyro_afslvm.transforms import InverseAutoregressive, TemporalTransform, check_size
+from pyro_afslvm.transforms.iaf import check_iaf
 
 
 class Proposal(NamedTuple):
@@ -47,11 +48,7 @@ class ForwardGuide(nn.Module):
         iaf: InverseAutoregressive | None = None,
     ) -> None:
         super().__init__()
-        if iaf is not None and iaf.features != model.latent_size:
-            raise ValueError(
-                f"expected an IAF of {model.latent_size} latents, as the model has, "
-                f"got one of {iaf.features}"
-            )
+        check_iaf(iaf, model.latent_size)
         check_size(posterior, model.latent_size, "the posterior")
         self._model = (model,)  # in a tuple: its parameters have one owner
         self.posterior = posterior

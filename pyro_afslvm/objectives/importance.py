@@ -53,13 +53,28 @@ def iwae(
     if num_particles < 1 or chunk < 1:
         raise ValueError(f"expected at least 1 particle, got {num_particles} in chunks of {chunk}")
     guide = guide or no_guide
-    sizes = [min(chunk, num_particles - done) for done in range(0, num_particles, chunk)]
+    sizes = in_chunks(num_particles, chunk)
     with evaluating(model, guide), one_line_errors():
         log_weights = torch.cat([_log_weights(model, guide, x, size, lengths) for size in sizes])
+    return estimate(log_weights)
+
+
+def estimate(log_weights: Tensor) -> Evidence:
+    """Log of the mean weight of each sequence, from ``(particles, batch)``."""
+    num_particles = len(log_weights)
     log_evidence = log_weights.logsumexp(0) - math.log(num_particles)
     relative = (log_weights - log_evidence).exp()  # weights over their mean
     spread = relative.std(0) if num_particles > 1 else torch.full_like(log_evidence, math.nan)
     return Evidence(log_evidence, spread / math.sqrt(num_particles))
+
+
+def in_chunks(total: int, chunk: int) -> list[int]:
+    """Sizes that add up to a total.
+
+    >>> in_chunks(10, 4)
+    [4, 4, 2]
+    """
+    return [min(chunk, total - done) for done in range(0, total, chunk)]
 
 
 class Traces(NamedTuple):

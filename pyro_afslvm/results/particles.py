@@ -10,7 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.objectives import log_prob_per_step
-from pyro_afslvm.objectives.importance import log_density, particle_traces
+from pyro_afslvm.objectives.importance import estimate, in_chunks, log_density, particle_traces
 from pyro_afslvm.programs import no_guide
 
 Program = Callable[..., Any]
@@ -50,7 +50,7 @@ def draw(
         exact = _draw(model, no_guide, x, 1, lengths)
         terms = (term.expand(num_draws, *term.shape[1:]) for term in exact[1:])
         return Draws({}, *terms)
-    parts = [_draw(model, guide, x, size, lengths) for size in _sizes(num_draws, chunk)]
+    parts = [_draw(model, guide, x, size, lengths) for size in in_chunks(num_draws, chunk)]
     latents = {site: torch.cat([part.latents[site] for part in parts]) for site in parts[0].latents}
     return Draws(latents, *(torch.cat(terms) for terms in list(zip(*parts, strict=True))[1:]))
 
@@ -65,7 +65,7 @@ def log_weights(
     lengths: Tensor | None,
 ) -> Tensor:
     """log p(x, z) - log q(z | x) of further draws: ``(draws, batch)``."""
-    parts = (_draw(model, guide, x, size, lengths) for size in _sizes(num_draws, chunk))
+    parts = (_draw(model, guide, x, size, lengths) for size in in_chunks(num_draws, chunk))
     return torch.cat([part.log_joint - part.log_q for part in parts])
 
 
@@ -73,14 +73,10 @@ def evidence(*rounds: Tensor) -> Evidence:
     """Estimates from log-weights ``(draws, batch)``, one round for each particle of a draw."""
     log_weights = torch.stack(rounds)
     particles, draws = log_weights.shape[:2]
-    flat = log_weights.flatten(0, 1)
-    pooled = flat.logsumexp(0) - math.log(len(flat))
-    relative = (flat - pooled).exp()
-    spread = relative.std(0) if len(flat) > 1 else torch.full_like(pooled, math.nan)
     own = log_weights.logsumexp(0)
     others = own if draws == 1 else _sum_of_others(own)
     count = particles * max(1, draws - 1)
-    return Evidence(pooled, spread / math.sqrt(len(flat)), others - math.log(count))
+    return Evidence(*estimate(log_weights.flatten(0, 1)), others - math.log(count))
 
 
 def futures(
@@ -94,7 +90,7 @@ def futures(
 ) -> Tensor:
     """Frames that follow ``x`` and draws of its latents: ``(draws, batch, horizon, *frame)``."""
     parts, start = [], 0
-    for size in _sizes(num_draws, chunk):
+    for size in in_chunks(num_draws, chunk):
         given = {site: z[start : start + size].to(x.device) for site, z in latents.items()}
         options: dict[str, Any] = {"posterior_samples": given} if given else {"num_samples": size}
         program = Predictive(model, parallel=True, return_sites=("x_future",), **options)
@@ -110,10 +106,6 @@ def _sum_of_others(logs: Tensor) -> Tensor:
     before = torch.cat([nothing, logs.logcumsumexp(0)[:-1]])
     after = torch.cat([logs.flip(0).logcumsumexp(0).flip(0)[1:], nothing])
     return torch.logaddexp(before, after)
-
-
-def _sizes(total: int, chunk: int) -> list[int]:
-    return [min(chunk, total - done) for done in range(0, total, chunk)]
 
 
 def _draw(model: Program, guide: Program, x: Tensor, size: int, lengths: Tensor | None) -> Draws:

@@ -105,6 +105,14 @@ class InverseAutoregressive(InverseFlow):
         return ConditionedInverseAutoregressive(self, context=context, mask=mask)
 
 
+def check_iaf(iaf: InverseAutoregressive | None, latent_size: int) -> None:
+    """Refuse a transform of latents that are not a model's."""
+    if iaf is not None and iaf.features != latent_size:
+        raise ValueError(
+            f"expected an IAF of {latent_size} latents, as the model has, got one of {iaf.features}"
+        )
+
+
 class ConditionedInverseAutoregressive(ConditionedInverseFlow):
     """An inverse autoregressive flow with its context and mask given."""
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyro_afslvm.distributions import standard_normal
 from pyro_afslvm.transforms import InverseAutoregressive
+from pyro_afslvm.transforms.iaf import check_iaf
 from pyro_afslvm.vae.base import ImageGuide, ImageModel, gaussian, precise
 
 
@@ -98,11 +99,7 @@ class VAEGuide(ImageGuide):
         self, model: VAE, encoder: nn.Module, *, iaf: InverseAutoregressive | None = None
     ) -> None:
         super().__init__(model)
-        if iaf is not None and iaf.features != model.latent_size:
-            raise ValueError(
-                f"expected an IAF of {model.latent_size} latents, as the model has, "
-                f"got one of {iaf.features}"
-            )
+        check_iaf(iaf, model.latent_size)
         features = int(encoder.features)  # type: ignore[arg-type]
         self.encoder = encoder
         self.posterior = nn.Linear(features, 2 * model.latent_size)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyro_afslvm.layers import in_full_precision
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
@@ -129,9 +130,8 @@ class LSTMConditioner(Conditioner):
         )
 
     def _heads(self, outputs: Tensor, previous: Tensor) -> AffineParameters:
-        with torch.autocast(outputs.device.type, enabled=False):
-            shift, log_scale = self.heads(outputs).chunk(2, -1)
-            return self._finish(shift, log_scale, previous)
+        shift, log_scale = in_full_precision(self.heads, outputs, 1).chunk(2, -1)
+        return self._finish(shift, log_scale, previous)
 
 
 def _fold(state: Tensor, batch: torch.Size) -> Tensor:  # (*batch, L, H) -> (L, N, H)
