@@ -40,6 +40,7 @@ SECTIONS = ("steps", "overhead", "rollout", "memory", "growth", "import", "numer
 CPU = torch.device("cpu")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 SMALLEST = "models/small/vector_af1.py"
+WARMUP = 3  # until memory has been seen by every action, and is kept
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def steps(recipe: str, sizes: Sizes) -> dict[str, Any]:
         "convolution": Convolution(count, sizes.side, torch.float32, CPU),
         "convolution, bf16": Convolution(count, sizes.side, torch.bfloat16, CPU),
     }
-    seconds = medians(interleaved(actions | convolutions, repeats=sizes.repeats))
+    seconds = medians(interleaved(actions | convolutions, repeats=sizes.repeats, warmup=WARMUP))
     with FlopCounterMode(display=False) as counter:
         actions["library"]()
     return {
@@ -140,7 +141,7 @@ def rollouts(sizes: Sizes) -> dict[str, float]:
         "library": lambda: forecast("float32"),
         "library, bf16": lambda: forecast("bf16"),
     }
-    seconds = medians(interleaved(actions, repeats=sizes.repeats))
+    seconds = medians(interleaved(actions, repeats=sizes.repeats, warmup=WARMUP))
     return {name: sizes.batch * sizes.horizon / value for name, value in seconds.items()}
 
 

@@ -160,6 +160,19 @@ def test_step_by_step_is_the_distribution(model: str, guide: str):
 
 
 @each
+@pytest.mark.parametrize("known", [1, 3])
+def test_the_posterior_goes_on_after_given_latents(model: str, guide: str, known: int):
+    pair, x = system(model, guide), sequences()
+    context = pair.guide.context(pair.model.split(x))
+    noise = torch.randn(len(x), context.shape[1], LATENT, dtype=torch.float64)
+    whole = pair.guide.posterior.condition(context=context)
+    z = whole(noise)
+    rest = pair.guide.posterior.condition(context=context, history=z[:, :known])
+    torch.testing.assert_close(rest(noise[:, known:]), z[:, known:], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(rest.inv(z[:, known:]), noise[:, known:], rtol=1e-9, atol=1e-9)
+
+
+@each
 @pytest.mark.parametrize("parallel", [True, False])
 def test_predictive_rolls_out(model: str, guide: str, parallel: bool):
     pair, x = system(model, guide), sequences()
