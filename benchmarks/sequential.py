@@ -2,7 +2,8 @@
 
 A loop over frames encodes its buffer of past frames anew at every step and adds one term of the
 bound. Layers are torch's own, in their default memory layout, and share their parameters with a
-:class:`~pyro_afslvm.Pair`, so that the loss is the same by construction.
+:class:`~pyro_afslvm.Pair`, so that the loss in evaluation mode is the same by construction. While
+training, batch norm sees the frames of one step at a time here, and all of them in the library.
 """
 
 from typing import Any

@@ -11,7 +11,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 def recompute_activations(module: nn.Module) -> None:
     """Let networks of frames forget their activations, and compute them anew for gradients.
 
-    Takes a third more time, and a fraction of the memory.
+    Takes a third more time, and a fraction of the memory: the convolutions of encoders, decoders
+    and conditioners. Networks of vectors, whose activations are small, keep theirs.
 
     Args:
         module: its encoders, decoders and conditioners are changed in place.

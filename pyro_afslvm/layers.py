@@ -1,17 +1,15 @@
 """Layers of networks of single frames, and their application to any number of frames."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.checkpoint import checkpoint
 
 Norm = Literal["batch", "group"] | None
@@ -34,10 +32,16 @@ def in_full_precision(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
     For the last layer before a distribution: a location rounded to bfloat16 can be off by as
     much as a small scale.
     """
-    device = x.device.type
-    autocast = torch.amp.is_autocast_available(device)
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
-        return on_frames(network, x.to(next(network.parameters()).dtype), frame_dims)
+    dtype = next((p.dtype for p in network.parameters()), x.dtype)
+    with without_autocast(x.device):
+        return on_frames(network, x.to(dtype), frame_dims)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Layers in the precision of what they are given."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def side_by_side(frames: Sequence[Tensor], frame_dims: int) -> Tensor:
@@ -54,9 +58,10 @@ def _recomputed(network: nn.Module, x: Tensor) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(network)
 
-    random = any(isinstance(module, _DropoutNd) for module in network.modules())
+    # an accelerator is waited for where its random state is kept: only for what needs it
+    kept = x.device.type == "cpu" or any(isinstance(m, _DropoutNd) for m in network.modules())
     y: Tensor = checkpoint(
-        network, x, use_reentrant=False, preserve_rng_state=random, context_fn=contexts
+        network, x, use_reentrant=False, preserve_rng_state=kept, context_fn=contexts
     )
     return y
 
@@ -87,18 +92,20 @@ def normalization(norm: Norm, channels: int) -> nn.Module:
 
 
 class Rectifier(nn.Module):
-    """ReLU, leaky with a slope; in place where that is the faster way.
+    """ReLU, leaky with a slope; in place where that is faster.
 
     Args:
         slope: below zero.
+        in_place: whether its input may be overwritten: it is not if it is another module's.
     """
 
-    def __init__(self, slope: float = 0.0) -> None:
+    def __init__(self, slope: float = 0.0, *, in_place: bool = True) -> None:
         super().__init__()
-        self.slope = slope
+        self.slope, self.in_place = slope, in_place
 
     def forward(self, x: Tensor) -> Tensor:
-        in_place = x.dtype != torch.bfloat16  # which processors write twice as fast elsewhere
+        # in bfloat16 processors take twice as long to write where they have just read
+        in_place = self.in_place and x.dtype != torch.bfloat16
         if not self.slope:
             return functional.relu(x, inplace=in_place)
         return functional.leaky_relu(x, self.slope, inplace=in_place)
@@ -108,10 +115,18 @@ class PatchConvolution(nn.Conv2d):
     """Convolution of frames with few channels, as a product of their patches and one matrix.
 
     A kernel over one or three channels leaves a processor's vector units idle; its patches are
-    channels enough. The result is that of :class:`~torch.nn.Conv2d`, channels last in memory.
+    channels enough. The result is that of :class:`~torch.nn.Conv2d` with zeros around the frame,
+    channels last in memory.
     """
 
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0
+    ) -> None:
+        super().__init__(inputs, outputs, size, stride=stride, padding=padding)
+
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H', W')
+        if x.device.type != "cpu":
+            return super().forward(x)
         (height, breadth), (down, right) = self.kernel_size, self.stride
         above, left = cast(tuple[int, int], self.padding)
         padded = functional.pad(x, (left, left, above, above))
@@ -125,13 +140,21 @@ class PixelProjection(nn.ConvTranspose2d):
 
     The result is that of :class:`~torch.nn.ConvTranspose2d`, channels last in memory, as the
     layers after it want it.
+
+    Args:
+        inputs: channels of the pixels, the size of a vector.
+        outputs: channels of the result.
+        size: ``(H, W)`` of the result.
     """
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
+        super().__init__(inputs, outputs, size)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         size = cast(tuple[int, int], self.kernel_size)
-        bias = None if self.bias is None else self.bias.repeat_interleave(math.prod(size))
+        bias = cast(Tensor, self.bias).repeat_interleave(math.prod(size))
         y = functional.linear(x.flatten(1), self.weight.flatten(1).T, bias)  # (N, C' H W)
-        y = y.view(len(x), -1, *size)
+        y = y.view(len(x), self.out_channels, *size)
         return y.contiguous(memory_format=torch.channels_last)
 
 
@@ -162,34 +185,15 @@ class WindowConvolution(nn.Conv2d):
         ).transpose(1, 2)
 
 
-class NormalizedConvolution(nn.Sequential):
-    """Convolution, norm and what follows; batch norm is part of the weights where none is learned.
-
-    That is in evaluation and without gradients, where a pass over the frames is saved.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        layers: Iterable[Any] = self
-        layer, norm, *rest = layers
-        if torch.is_grad_enabled() or not isinstance(norm, nn.BatchNorm2d) or norm.training:
-            return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
-        statistics: Any = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        weight, bias = fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
-        y: Tensor = functional_call(layer, {"weight": weight, "bias": bias}, x)
-        for module in rest:
-            y = module(y)
-        return y
-
-
 def convolution(inputs: int, outputs: int, *, norm: Norm) -> nn.Sequential:
     """3×3 convolution, norm, ReLU; the size of the frame stays."""
     layer = _kind(inputs)(inputs, outputs, 3, padding=1)
-    return NormalizedConvolution(layer, *activated(norm, outputs))
+    return nn.Sequential(layer, *activated(norm, outputs))
 
 
 def activated(norm: Norm, channels: int) -> tuple[nn.Module, nn.Module]:
     """What follows a convolution: norm, ReLU."""
-    return normalization(norm, channels), Rectifier()
+    return normalization(norm, channels), Rectifier(in_place=norm is not None)
 
 
 def halving(inputs: int, outputs: int) -> nn.Conv2d:

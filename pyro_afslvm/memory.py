@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyro_afslvm.layers import without_autocast
+
 Hidden = tuple[Tensor, Tensor]
 
 
@@ -90,7 +92,7 @@ class FrameMemory(nn.Module):
         if hidden is not None:
             batch = torch.broadcast_shapes(batch, hidden[0].shape[:-2])
             hidden = _fold(hidden[0], batch), _fold(hidden[1], batch)
-        with torch.autocast(codes.device.type, enabled=False):
+        with without_autocast(codes.device):
             flat = codes.expand(*batch, *codes.shape[-2:]).reshape(-1, *codes.shape[-2:])
             outputs, (h, c) = self.lstm(flat, hidden)
         h, c = (state.transpose(0, 1).reshape(*batch, 1, -1) for state in (h, c))

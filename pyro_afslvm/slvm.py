@@ -248,7 +248,7 @@ class SLVM(nn.Module):
         """Location and scale of y given z, and what is kept of the frames before."""
         if past is not None and self.decode_memory:
             z = torch.cat([z, past.to(z).expand(*z.shape[:-1], -1)], -1)
-        location, scale = self.decoder(z)
+        location, scale = (found.to(z.dtype) for found in self.decoder(z))
         if location.shape[-len(self.frame_shape) :] != self.frame_shape:
             raise ValueError(
                 f"the decoder gave {tuple(location.shape)} for frames of {self.frame_shape}"

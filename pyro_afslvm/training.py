@@ -350,7 +350,12 @@ def _fit(training: Training, data: SequenceDataset) -> None:
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    loader = DataLoader(data, batch_sampler=batches, num_workers=settings.workers)
+    loader = DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=settings.workers,
+        pin_memory=root.type == "cuda",  # copied while the device works
+    )
     with quiet(), interruptible(training), _one_line_errors(), watched(root):
         trainer.fit(training, loader)
     if training.interrupted:

@@ -11,14 +11,13 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyro_afslvm import Pair
+from pyro_afslvm import ConvConditioner, FlowModel, Pair, TemporalAffine
 from pyro_afslvm.acceleration import compile_networks, networks_of_frames, recompute_activations
 from pyro_afslvm.layers import (
     PatchConvolution,
     PixelProjection,
     Rectifier,
     WindowConvolution,
-    convolution,
     on_frames,
 )
 from pyro_afslvm.loss import BoundLoss
@@ -59,6 +58,17 @@ def test_recomputed_activations_give_the_same_gradients_and_statistics(recipe: s
     for expected, found in zip(plain[1:], recomputed[1:], strict=True):
         assert len(expected) == len(found)
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", None])
+def test_recomputed_conditioner_with_any_norm(norm: Any) -> None:
+    flow = TemporalAffine(ConvConditioner(1, hidden=8, norm=norm))
+    bound = BoundLoss(Pair(FlowModel(flow, (1, 8, 8)), None))
+    x = torch.rand(2, 6, 1, 8, 8)
+    other = copy.deepcopy(bound)
+    recompute_activations(other)
+    plain, recomputed = after_a_step(bound, x), after_a_step(other, x)
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], recomputed[1], strict=True))
 
 
 def test_recomputing_runs_the_networks_twice_and_keeps_less() -> None:
@@ -208,21 +218,6 @@ def test_window_convolution_over_time_is_that_of_each_window(window: int) -> Non
     over_time = layer.over_time(x)
     one_by_one = [layer(x[:, t : t + window].flatten(1, 2)) for t in range(8 - window)]
     close(over_time, torch.stack(one_by_one, 1))
-
-
-@pytest.mark.parametrize("norm", ["batch", "group", None])
-def test_normalized_convolution_is_its_layers(norm: Any) -> None:
-    block = convolution(5, 8, norm=norm).double()
-    x = torch.randn(20, 5, 6, 6, dtype=torch.float64)
-    for _ in range(3):
-        block(10 * x + 5)  # statistics that are not the initial ones
-    block[0].weight.data += 0.1  # nor are they those of the weights
-    block.eval()
-    learned = block(x)
-    with torch.no_grad():
-        close(block(x), learned)
-        block.train()
-        close(block(x), nn.Sequential(*block)(x))
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2])

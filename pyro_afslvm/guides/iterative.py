@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.guides.base import ForwardGuide
+from pyro_afslvm.layers import without_autocast
 from pyro_afslvm.networks import mlp
 from pyro_afslvm.programs import Split
 from pyro_afslvm.slvm import SLVM
@@ -165,7 +166,7 @@ class _IterativeConditioner(Conditioner):
         shift, log_scale = (p.detach() for p in now)
         # in units of the scale; far from the optimum gradients are larger by orders of magnitude
         slopes = (log_scale.exp() * gradient.shift).asinh(), gradient.log_scale.asinh()
-        with torch.autocast(shift.device.type, enabled=False):
+        with without_autocast(shift.device):
             features = self.network(torch.cat([shift, log_scale, *slopes], -1))
             gate, update = self.gate(features).sigmoid(), self.update(features)
         mixed = gate * torch.cat(now, -1) + (1 - gate) * update

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.layers import in_full_precision
+from pyro_afslvm.layers import in_full_precision, without_autocast
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
@@ -113,7 +113,7 @@ class LSTMConditioner(Conditioner):
         self, previous: Tensor, context: Tensor | None, state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
         """The LSTM over ``(*batch, T, features)``, in the precision of the frames."""
-        with torch.autocast(previous.device.type, enabled=False):
+        with without_autocast(previous.device):
             inputs = self.pre_network(previous)
             batch = self._batch(previous.shape[:-2], context, event=2)
             batch = torch.broadcast_shapes(batch, state.hidden.shape[:-2])
