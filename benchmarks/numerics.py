@@ -19,30 +19,37 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 TRAINED = "models/small/slvm_af1.py"
 SIDE = 32  # of the frames trained on
+SETTLING = (100, 400)  # steps before the bounds are compared
+SEEDS = (0, 1, 2)
 
 
 def numerics(steps: int) -> dict[str, Any]:
-    """Errors of the bound in nats/dim, and curves of three trainings."""
-    errors = {load_recipe(recipe).path.stem: bound_error(recipe) for recipe in RECIPES}
+    """Errors of the bound in nats/dim, and curves of trainings."""
+    errors = {load_recipe(recipe).path.stem: bound_errors(recipe) for recipe in RECIPES}
     return {"side": SIDE, "errors": errors, "training": training(steps)}
 
 
-def bound_error(recipe: str, *, side: int = SIDE, settling: int = 400, batch: int = 4) -> float:
-    """Mean |bound with bf16 networks - bound| in nats/dim, after some training in float32.
+def bound_errors(recipe: str, *, side: int = SIDE, batch: int = 4) -> dict[int, float]:
+    """Mean |bound with bf16 networks - bound| in nats/dim, after steps of training in float32.
 
-    Too little training leaves bounds of tens or hundreds of nats on frames not seen, and errors
-    in proportion.
+    Too little training leaves bounds of many nats on frames not seen, and errors in proportion.
     """
     torch.manual_seed(0)
     bound = BoundLoss(build_pair(load_recipe(recipe), (1, side, side)))
     data = batches(side, batch)
     step = TrainingStep(bound, lambda: bound(next(data)), "float32", learning_rate=1e-3)
-    for _ in range(settling):
-        step()
-    bound.eval()
-    unseen = [*islice(data, 8)]
-    in_float32, in_bf16 = (_losses(bound, unseen, one) for one in PRECISIONS)
-    return statistics.fmean(abs(a - b) for a, b in zip(in_float32, in_bf16, strict=True)) / side**2
+    found, done = {}, 0
+    for settling in SETTLING:
+        bound.train()
+        for _ in range(settling - done):
+            step()
+        done = settling
+        bound.eval()
+        unseen = [*islice(data, 8)]
+        losses = (_losses(bound, unseen, precision) for precision in PRECISIONS)
+        distances = [abs(a - b) / side**2 for a, b in zip(*losses, strict=True)]
+        found[settling] = statistics.fmean(distances)
+    return found
 
 
 @torch.no_grad()
@@ -53,15 +60,20 @@ def _losses(bound: BoundLoss, data: list[Tensor], precision: Precision) -> list[
 
 
 def training(steps: int) -> dict[str, Any]:
-    """Curves of the same training in both precisions, and of another seed's."""
+    """Curves of the same trainings in both precisions, and how far their second halves differ."""
     curves = {
-        "float32": curve("float32", steps, seed=0),
-        "bf16": curve("bf16", steps, seed=0),
-        "float32, another seed": curve("float32", steps, seed=1),
+        precision: [curve(precision, steps, seed=seed) for seed in SEEDS]
+        for precision in PRECISIONS
     }
-    reference, *others = curves.values()
-    in_bf16, another = (_distance(reference, other) for other in others)
-    return {"steps": steps, "curves": curves, "difference": in_bf16, "seeds_differ": another}
+    ends = [[_second_half(one) for one in of] for of in curves.values()]
+    gains = [in_bf16 - in_float32 for in_float32, in_bf16 in zip(*ends, strict=True)]
+    return {
+        "steps": steps,
+        "curves": curves,
+        "difference": statistics.fmean(gains),
+        "error": statistics.stdev(gains) / math.sqrt(len(gains)),
+        "seeds": statistics.fmean(statistics.stdev(of) for of in ends),
+    }
 
 
 def curve(precision: Precision, steps: int, *, seed: int, points: int = 20) -> list[float]:
@@ -85,7 +97,5 @@ def batches(side: int, size: int) -> Iterator[Tensor]:
         yield torch.stack([noise(digits[(i + k) % len(digits)]) for k in range(size)])
 
 
-def _distance(a: list[float], b: list[float]) -> float:
-    """Mean distance of two curves over their second half."""
-    half = len(a) // 2
-    return statistics.fmean(abs(x - y) for x, y in zip(a[half:], b[half:], strict=True))
+def _second_half(curve: list[float]) -> float:
+    return statistics.fmean(curve[len(curve) // 2 :])

@@ -6,6 +6,9 @@ Figures that are compared are measured in turn in one process, with the same thr
 same work, and are medians. *Sequential* is `benchmarks/sequential.py`, *bare* `benchmarks/bare.py`.
 """
 
+import copy
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +30,7 @@ from benchmarks.targets import table
 from benchmarks.timing import interleaved, medians, peak_memory
 from inference.table1 import hardware
 from pyro_afslvm import Pair, rollout
-from pyro_afslvm.acceleration import keep_freed_memory, recompute_activations
+from pyro_afslvm.acceleration import compile_networks, keep_freed_memory, recompute_activations
 from pyro_afslvm.console import Parser, run_program
 from pyro_afslvm.data import software_versions
 from pyro_afslvm.data.base import check_minimum
@@ -35,8 +38,10 @@ from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.runs import write_json
 
-Section = Literal["steps", "overhead", "rollout", "memory", "growth", "import", "numerics"]
-SECTIONS = ("steps", "overhead", "rollout", "memory", "growth", "import", "numerics")
+Section = Literal[
+    "steps", "overhead", "options", "rollout", "memory", "growth", "import", "numerics"
+]
+SECTIONS = ("steps", "overhead", "options", "rollout", "memory", "growth", "import", "numerics")
 CPU = torch.device("cpu")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 SMALLEST = "models/small/vector_af1.py"
@@ -121,6 +126,25 @@ def overhead(sizes: Sizes) -> dict[str, float]:
     return medians(interleaved(actions, repeats=20 * sizes.repeats, warmup=20))
 
 
+# options -------------------------------------------------------------------------------------
+
+
+def with_options(sizes: Sizes) -> dict[str, float]:
+    """Seconds of a step of 1-AF in bf16: as it is, recomputed, and compiled where that can be."""
+    pair, x = build("models/af1.py", sizes)
+    bounds = {"library": BoundLoss(pair)}
+    bounds["recomputed"] = copy.deepcopy(bounds["library"])
+    recompute_activations(bounds["recomputed"])
+    if shutil.which("g++"):
+        bounds["compiled"] = copy.deepcopy(bounds["library"])
+        compile_networks(bounds["compiled"])
+    actions = {
+        name: TrainingStep(bound, lambda bound=bound: bound(x), "bf16")
+        for name, bound in bounds.items()
+    }
+    return medians(interleaved(actions, repeats=sizes.repeats, warmup=WARMUP))
+
+
 # rollouts ------------------------------------------------------------------------------------
 
 
@@ -164,7 +188,7 @@ def one_step(sizes: Sizes, way: str) -> Callable[[], object]:
 def memory(sizes: Sizes) -> dict[str, float]:
     """Bytes by which training steps of 1-AF raise resident memory; the system's allocator."""
     ways = ("", ", freed memory kept", ", recomputed", ", bf16", ", bf16, recomputed")
-    names = ("sequential", *(f"library{way}" for way in ways))
+    names = ("sequential", f"sequential{ways[1]}", *(f"library{way}" for way in ways))
     return {name: peak_memory(one_step, sizes, name) for name in names}
 
 
@@ -186,10 +210,21 @@ def imports(sizes: Sizes) -> dict[str, float]:
 # the program ---------------------------------------------------------------------------------
 
 
+def processor() -> dict[str, Any]:
+    """What of a processor decides these figures."""
+    flags = Path("/proc/cpuinfo")
+    known = flags.read_text().split() if flags.exists() else [platform.machine()]
+    return {
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": sorted({"avx512_bf16", "amx_bf16"} & {*known}),
+    }
+
+
 def measure(sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], None]) -> Any:
     """All figures of the sections; ``keep`` is called after each of them."""
     found: dict[str, Any] = {
-        "hardware": hardware() | {"threads": torch.get_num_threads()},
+        "hardware": hardware() | processor(),
         "versions": software_versions(),
         "sizes": {field.name: getattr(sizes, field.name) for field in fields(sizes)},
         "allocator": "freed memory is kept" if keep_freed_memory() else "the system's",
@@ -197,6 +232,7 @@ def measure(sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], Non
     of_section: dict[Section, Callable[[], Any]] = {
         "steps": lambda: {Path(recipe).stem: steps(recipe, sizes) for recipe in RECIPES},
         "overhead": lambda: overhead(sizes),
+        "options": lambda: with_options(sizes),
         "rollout": lambda: rollouts(sizes),
         "memory": lambda: memory(sizes),
         "growth": lambda: growth(sizes.side, repeats=sizes.repeats),

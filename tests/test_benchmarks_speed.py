@@ -119,10 +119,22 @@ def test_every_way_of_which_the_memory_is_measured_runs(monkeypatch: Any) -> Non
     found = []
     monkeypatch.setattr(program, "peak_memory", lambda _, sizes, way: found.append(way) or 1.0)
     program.memory(Sizes(**SMALL))
-    assert len(found) == 6
+    assert len(found) == 7
     for way in found:
         first, second = program.one_step(Sizes(**SMALL), way)()
         assert torch.isfinite(torch.stack([first, second])).all()
+
+
+def test_options_are_timed(monkeypatch: Any) -> None:
+    monkeypatch.setattr(program, "compile_networks", lambda _: None)
+    monkeypatch.setattr(program.shutil, "which", lambda _: None)
+    sizes = Sizes(**SMALL)
+    assert {*program.with_options(sizes)} == {"library", "recomputed"}
+    monkeypatch.setattr(program.shutil, "which", lambda _: "a compiler")
+    found = program.with_options(sizes)
+    assert {*found} == {"library", "recomputed", "compiled"}
+    assert all(seconds > 0 for seconds in found.values())
+    assert [row.met for row in table({"options": found})] == [None] * 3
 
 
 def test_imports_are_timed(monkeypatch: Any) -> None:
@@ -168,9 +180,11 @@ def test_a_curve_is_no_line() -> None:
     assert fit_line([1, 2, 3, 4], [5, 7, 9, 11]).error == pytest.approx(0)
 
 
-def test_bf16_moves_the_bound_and_not_by_much() -> None:
-    error = numerics.bound_error("models/slvm_af1.py", side=16, settling=1)
-    assert 0 < error < 0.1
+def test_bf16_moves_the_bound_and_not_by_much(monkeypatch: Any) -> None:
+    monkeypatch.setattr(numerics, "SETTLING", (1, 2))
+    errors = numerics.bound_errors("models/slvm_af1.py", side=16)
+    assert [*errors] == [1, 2]
+    assert all(0 < error < 0.1 for error in errors.values())
     pyro.clear_param_store()
 
 
@@ -181,8 +195,9 @@ SMALL = {"repeats": 1, "batch": 2, "frames": 8, "side": 16, "horizon": 2, "steps
 
 def test_program(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(numerics, "RECIPES", (RECIPE,))
-    bound_error = functools.partial(numerics.bound_error, side=16, settling=1)
-    monkeypatch.setattr(numerics, "bound_error", bound_error)
+    monkeypatch.setattr(numerics, "SETTLING", (1,))
+    bound_errors = functools.partial(numerics.bound_errors, side=16)
+    monkeypatch.setattr(numerics, "bound_errors", bound_errors)
     sections = ["steps", "overhead", "rollout", "numerics"]  # the others start processes
     out = tmp_path / "speed.json"
     options = [f"--sizes.{name}={value}" for name, value in SMALL.items()]
@@ -219,8 +234,8 @@ def test_table_says_no() -> None:
     assert rows["1-AF step, library / bare"].met  # 1.04
     flat = {"lines": {}, "flat": {"memory": {"8": 1.0, "32": 1.2}}}
     assert [row.met for row in table({"growth": flat})] == [False]
-    curves = {"difference": 0.2, "seeds_differ": 0.1, "steps": 5}
-    numbers = {"errors": {"af1": 0.003}, "training": curves}
+    curves = {"difference": -0.2, "error": 0.01, "seeds": 0.1, "steps": 5}
+    numbers = {"errors": {"af1": {400: 0.003}}, "training": curves}
     assert [row.met for row in table({"numerics": numbers})] == [False, False]
 
 
