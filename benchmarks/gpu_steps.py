@@ -234,9 +234,7 @@ def ceilings(
 def rollouts(work: Work, repeats: int, device: torch.device) -> dict[str, Any]:
     """Seconds, bytes and frames a second of forecasts of as many frames as are scored."""
     pair, x = work.build(device)
-    for part in pair:
-        if part is not None:
-            part.eval()
+    pair.eval()
     sequential = Sequential(parts_of(pair))
 
     def forecast(precision: Precision) -> None:

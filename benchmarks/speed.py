@@ -7,6 +7,7 @@ same work, and are medians. *Sequential* is `benchmarks/sequential.py`, *bare* `
 """
 
 import copy
+import json
 import platform
 import shutil
 import subprocess
@@ -151,8 +152,7 @@ def with_options(sizes: Sizes) -> dict[str, float]:
 def rollouts(sizes: Sizes) -> dict[str, float]:
     """Frames a second that follow given ones, for all sequences at once."""
     pair, x = build("models/slvm_af1.py", sizes)
-    for part in pair:
-        part.eval()
+    pair.eval()
     x = x[:, : pair.model.context_length + 1]  # as few as will do: sampling is what is measured
     sequential = Sequential(parts_of(pair))
 
@@ -221,14 +221,21 @@ def processor() -> dict[str, Any]:
     }
 
 
-def measure(sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], None]) -> Any:
-    """All figures of the sections; ``keep`` is called after each of them."""
+def measure(
+    sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], None], before: Any = None
+) -> Any:
+    """All figures of the sections; ``keep`` is called after each of them.
+
+    Figures from ``before`` stay beside them if they are of the same machine, versions and sizes.
+    """
     found: dict[str, Any] = {
         "hardware": hardware() | processor(),
         "versions": software_versions(),
         "sizes": {field.name: getattr(sizes, field.name) for field in fields(sizes)},
         "allocator": "freed memory is kept" if keep_freed_memory() else "the system's",
     }
+    if before and all(before.get(what) == value for what, value in found.items()):
+        found = before
     of_section: dict[Section, Callable[[], Any]] = {
         "steps": lambda: {Path(recipe).stem: steps(recipe, sizes) for recipe in RECIPES},
         "overhead": lambda: overhead(sizes),
@@ -249,7 +256,9 @@ def main() -> int:
     """Read options, measure, print."""
     parser = Parser(prog="speed", description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=list[Section], default=list(SECTIONS), help="sections")
-    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_argument(
+        "--json", type=str | None, help="write the figures here too, beside other sections' there"
+    )
     parser.add_class_arguments(Sizes, "sizes")
     options = parser.parse_args()
     return run_program("speed", lambda: benchmark(parser.instantiate(options)))
@@ -259,10 +268,12 @@ def benchmark(options: Any) -> None:
     """Measure, write what there is after each section, print the table last."""
 
     def keep(found: Any) -> None:
-        if options.json:
-            write_json(Path(options.json), found)
+        if path:
+            write_json(path, found)
 
-    found = measure(options.sizes, options.only, keep)
+    path = Path(options.json) if options.json else None
+    before = json.loads(path.read_text()) if path and path.exists() else None
+    found = measure(options.sizes, options.only, keep, before)
     for what, figure, target, met in table(found):
         verdict = "" if met is None else f"  {target}: {'yes' if met else 'NO'}"
         print(f"{what:<50}{figure}{verdict}")

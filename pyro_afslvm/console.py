@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
-    from pyro_afslvm.training import Training
+    from pyro_afslvm.training_module import Training
 
 ONE_SIGNAL = 2.0  # seconds within which a signal is the same one
 

@@ -13,3 +13,10 @@ class Pair(NamedTuple):
 
     model: nn.Module
     guide: nn.Module | None
+
+    def eval(self) -> "Pair":
+        """Both in evaluation mode; gives the pair."""
+        for part in self:
+            if part is not None:
+                part.eval()
+        return self

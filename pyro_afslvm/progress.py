@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from pyro_afslvm.training import Training
+    from pyro_afslvm.training_module import Training
 
 
 def _bar(*, shown: bool = True) -> Progress:

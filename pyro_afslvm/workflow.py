@@ -9,8 +9,9 @@ import numpy as np
 
 from pyro_afslvm.data import SequenceSource, Split
 from pyro_afslvm.data.base import check_minimum
-from pyro_afslvm.evaluation import evaluate, pictures
+from pyro_afslvm.evaluation import evaluate
 from pyro_afslvm.pair import Pair
+from pyro_afslvm.pictures import pictures
 from pyro_afslvm.processes import is_first_process, joined, own_device
 from pyro_afslvm.progress import counting_bar, training_bar
 from pyro_afslvm.recipes import Recipe, build_pair

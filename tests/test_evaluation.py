@@ -9,7 +9,8 @@ from torch import nn
 
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.data import GaussianDequantization, MovingDigits, dequantization
-from pyro_afslvm.evaluation import evaluate, likelihood, pictures
+from pyro_afslvm.evaluation import evaluate, likelihood
+from pyro_afslvm.pictures import pictures
 from pyro_afslvm.transforms import AffineParameters, Conditioner, LastFrame
 
 SOURCE = MovingDigits(size=16, test_size=6)

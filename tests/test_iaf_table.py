@@ -20,7 +20,8 @@ from pyro_afslvm.plots import image_grid
 from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.runs import Run, load_checkpoint
 from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.training import Training, train
+from pyro_afslvm.training import train
+from pyro_afslvm.training_module import Training
 from pyro_afslvm.workflow import evaluate_run, report_runs, sample_run, train_run
 
 ROOT = Path(__file__).parents[1]

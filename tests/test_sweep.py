@@ -18,7 +18,8 @@ from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.recipes import load_recipe
 from pyro_afslvm.runs import Run, load_checkpoint
 from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.training import Training, train
+from pyro_afslvm.training import train
+from pyro_afslvm.training_module import Training
 
 RECIPE = """
 from pyro_afslvm import FlowModel, Pair, TemporalAffine

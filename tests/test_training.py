@@ -19,7 +19,8 @@ from pyro_afslvm.runs import Run, RunError, load_checkpoint
 from pyro_afslvm.sampling import StepBatches, seed_step
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.svi import TrainingError
-from pyro_afslvm.training import Training, train
+from pyro_afslvm.training import train
+from pyro_afslvm.training_module import Training
 
 TINY = """
 from pyro_afslvm import SLVM, ConvConditioner, FilteringGuide, LSTMConditioner, Pair, TemporalAffine
@@ -210,7 +211,7 @@ def test_gradients_are_clipped(recipe, source, tmp_path):
 def test_every_process_draws_its_own_noise(recipe, source, tmp_path, monkeypatch):
     seeds = []
     monkeypatch.setattr(Training, "global_rank", property(lambda _: 5))
-    monkeypatch.setattr("pyro_afslvm.training.seed_step", lambda *key: seeds.append(key))
+    monkeypatch.setattr("pyro_afslvm.training_module.seed_step", lambda *key: seeds.append(key))
     train(recipe, source, tmp_path / "run", settings(steps=2))
     assert (0, 0, 5) in seeds
     assert (0, 1, 5) in seeds

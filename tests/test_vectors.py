@@ -17,7 +17,8 @@ from PIL import Image
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.cli import main
 from pyro_afslvm.data import Arrays, MovingDigits
-from pyro_afslvm.evaluation import evaluate, pictures
+from pyro_afslvm.evaluation import evaluate
+from pyro_afslvm.pictures import pictures
 from pyro_afslvm.plots import FlowLevel, flow_lines, forecast_lines
 from pyro_afslvm.report import table_text
 from pyro_afslvm.transforms import LastFrame
