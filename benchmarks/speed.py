@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from benchmarks.bare import bare_loss, parts_of
 from benchmarks.ceilings import Convolution
 from benchmarks.graphs import Precision, TrainingStep, autocast
 from benchmarks.growth import growth
-from benchmarks.numerics import numerics
+from benchmarks.numerics import numerics, training
 from benchmarks.sequential import Sequential
 from benchmarks.targets import table
 from benchmarks.timing import interleaved, medians, peak_memory
@@ -40,9 +40,17 @@ from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.runs import write_json
 
 Section = Literal[
-    "steps", "overhead", "options", "rollout", "memory", "growth", "import", "numerics"
+    "steps",
+    "overhead",
+    "options",
+    "rollout",
+    "memory",
+    "growth",
+    "import",
+    "numerics",
+    "training",
 ]
-SECTIONS = ("steps", "overhead", "options", "rollout", "memory", "growth", "import", "numerics")
+SECTIONS = get_args(Section)
 CPU = torch.device("cpu")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 SMALLEST = "models/small/vector_af1.py"
@@ -244,7 +252,8 @@ def measure(
         "memory": lambda: memory(sizes),
         "growth": lambda: growth(sizes.side, repeats=sizes.repeats),
         "import": lambda: imports(sizes),
-        "numerics": lambda: numerics(sizes.steps),
+        "numerics": numerics,
+        "training": lambda: training(sizes.steps),
     }
     for section in sections:
         found[section] = of_section[section]()

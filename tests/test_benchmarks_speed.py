@@ -198,7 +198,13 @@ def test_program(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(numerics, "SETTLING", (1,))
     bound_errors = functools.partial(numerics.bound_errors, side=16)
     monkeypatch.setattr(numerics, "bound_errors", bound_errors)
-    sections = ["steps", "overhead", "rollout", "numerics"]  # the others start processes
+    sections = [
+        "steps",
+        "overhead",
+        "rollout",
+        "numerics",
+        "training",
+    ]  # the others start processes
     out = tmp_path / "speed.json"
     options = [f"--sizes.{name}={value}" for name, value in SMALL.items()]
     monkeypatch.setattr(
@@ -235,8 +241,9 @@ def test_table_says_no() -> None:
     flat = {"lines": {}, "flat": {"memory": {"8": 1.0, "32": 1.2}}}
     assert [row.met for row in table({"growth": flat})] == [False]
     curves = {"difference": -0.2, "error": 0.01, "seeds": 0.1, "steps": 5}
-    numbers = {"errors": {"af1": {400: 0.003}}, "training": curves}
-    assert [row.met for row in table({"numerics": numbers})] == [False, False]
+    numbers = {"errors": {"af1": {400: 0.003}}}
+    found = {"numerics": numbers, "training": curves}
+    assert [row.met for row in table(found)] == [False, False]
 
 
 def test_convolutions_are_counted_as_torch_counts_them() -> None:
