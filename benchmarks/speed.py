@@ -27,7 +27,7 @@ from benchmarks.graphs import Precision, TrainingStep, autocast
 from benchmarks.growth import growth
 from benchmarks.numerics import numerics, training
 from benchmarks.sequential import Sequential
-from benchmarks.targets import table
+from benchmarks.targets import KEPT, table
 from benchmarks.timing import interleaved, medians, peak_memory
 from inference.table1 import hardware
 from pyro_afslvm import Pair, rollout
@@ -182,7 +182,7 @@ def rollouts(sizes: Sizes) -> dict[str, float]:
 
 def one_step(sizes: Sizes, way: str) -> Callable[[], object]:
     """Two training steps of 1-AF, to measure their memory."""
-    if "kept" in way:
+    if KEPT in way:
         keep_freed_memory()
     pair, x = build("models/af1.py", sizes)
     bound, sequential = BoundLoss(pair), Sequential(parts_of(pair))
@@ -194,9 +194,9 @@ def one_step(sizes: Sizes, way: str) -> Callable[[], object]:
 
 
 def memory(sizes: Sizes) -> dict[str, float]:
-    """Bytes by which training steps of 1-AF raise resident memory; the system's allocator."""
-    ways = ("", ", freed memory kept", ", recomputed", ", bf16", ", bf16, recomputed")
-    names = ("sequential", f"sequential{ways[1]}", *(f"library{way}" for way in ways))
+    """Bytes by which training steps of 1-AF raise resident memory."""
+    ways = ("", KEPT, ", recomputed", ", bf16", ", bf16, recomputed")
+    names = ("sequential", f"sequential{KEPT}", *(f"library{way}" for way in ways))
     return {name: peak_memory(one_step, sizes, name) for name in names}
 
 
