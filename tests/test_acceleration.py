@@ -2,8 +2,6 @@
 
 import copy
 import platform
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -23,6 +21,7 @@ from pyro_afslvm.layers import (
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.training import watched
+from tests.processes import run_python
 
 RECIPES = (
     "models/af1.py",
@@ -135,8 +134,7 @@ print(resident() - before > 100e6)
 @pytest.mark.parametrize(("call", "kept"), [("", "False"), ("assert keep_freed_memory()", "True")])
 def test_freed_memory_is_kept(call: str, kept: str) -> None:
     code = RESIDENT.format(call=call)
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == [kept]
+    assert run_python("-c", code).stdout.split() == [kept]
 
 
 def test_recomputed_dropout_drops_the_same() -> None:

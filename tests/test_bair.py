@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from pyro_afslvm.cli import main
 from pyro_afslvm.data import BAIR, EmptySplitError, fetch, source_from_config
 from pyro_afslvm.data.tfrecord import index_records, read_features, read_record
+from tests.processes import run_python
 from tests.test_archives import Server, address, server, sha256, tar_of  # noqa: F401
 
 FRAMES = 30
@@ -173,13 +174,11 @@ def test_description_is_of_the_content(folder: Path, tmp_path_factory: Any) -> N
 
 
 def test_import_and_settings_are_light() -> None:
-    from tests.test_data import in_fresh_process
-
     code = (
         "import sys; from pyro_afslvm.data import BAIR; BAIR(); "
         "print([m for m in ('torch', 'google', 'pooch') if m in sys.modules])"
     )
-    assert in_fresh_process(code) == "[]"
+    assert run_python("-c", code).stdout.strip() == "[]"
     assert "tensorflow" not in sys.modules
 
 

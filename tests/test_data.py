@@ -3,8 +3,6 @@
 import hashlib
 import pickle
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.utils.data import DataLoader
 from pyro_afslvm.data import MovingDigits, MovingMNIST
 from pyro_afslvm.data.digits import digit_images, photograph
 from pyro_afslvm.data.fetch import IDX_TRAIN
+from tests.processes import run_python
 
 SPLITS = ("train", "validation", "test")
 
@@ -82,14 +81,6 @@ def test_workers_give_what_the_main_process_gives() -> None:
     assert torch.equal(loaded, torch.stack(list(dataset)))
 
 
-def in_fresh_process(code: str) -> str:
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=root
-    ).stdout.strip()
-
-
 def test_another_process_gives_the_same_sequence() -> None:
     code = (
         "import hashlib; from pyro_afslvm.data import MovingDigits\n"
@@ -97,7 +88,7 @@ def test_another_process_gives_the_same_sequence() -> None:
         "print(hashlib.sha256(x.tobytes()).hexdigest())"
     )
     x = MovingDigits(size=32).dataset("train", num_frames=3)[7].numpy()
-    assert in_fresh_process(code) == hashlib.sha256(x.tobytes()).hexdigest()
+    assert run_python("-c", code).stdout.strip() == hashlib.sha256(x.tobytes()).hexdigest()
 
 
 def test_datasets_survive_pickling(idx_folder: Path) -> None:
@@ -119,7 +110,7 @@ def test_import_and_settings_are_light() -> None:
         "import sys; from pyro_afslvm.data import MovingDigits, MovingMNIST; MovingDigits(); "
         "MovingMNIST(); print([m for m in ('torch', 'sklearn', 'pooch') if m in sys.modules])"
     )
-    assert in_fresh_process(code) == "[]"
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 # ---- moving digits ----

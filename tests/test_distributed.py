@@ -1,9 +1,6 @@
 """Two processes under torchrun: their gradients, their clocks, their resumption, their figures."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from pyro_afslvm.sampling import StepBatches, seed_step
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.training import train
 from pyro_afslvm.workflow import evaluate_run
+from tests.processes import run_python
 
 needs_gloo = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="torch has no gloo here"
@@ -80,17 +78,8 @@ except KeyboardInterrupt:
 
 
 def torchrun(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*command, "--nproc_per_node", "2", *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return run_python(*two, *arguments, cwd=folder, timeout=240, OMP_NUM_THREADS="1").stdout
 
 
 def curve(run: Run) -> list[list[str]]:

@@ -1,7 +1,6 @@
 """The motivating example (§3.1, Fig. 2): two differences explain a smooth path."""
 
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from inference.motivating_example import main, mean_correlation, noise_log_likel
 from models.motivating_example import build, simulate
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.programs import no_guide
+from tests.processes import run_python
 
-ROOT = Path(__file__).parents[1]
 FRAMES = 50
 
 
@@ -145,9 +144,7 @@ def test_the_simplest_model_fits_the_noise_best(signals: tuple[Tensor, Tensor, T
 def test_the_program_draws_the_figure(tmp_path: Path) -> None:
     """From the repository root, as the README says."""
     out = tmp_path / "new" / "fig2.png"
-    command = [sys.executable, "-m", "inference.motivating_example", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run_python("-m", "inference.motivating_example", "--out", str(out))
     assert done.stderr == ""
     figures = {line[0]: line.split() for line in done.stdout.splitlines() if line[0] in "xu"}
     assert float(figures["x"][1]) > float(figures["u"][1]) > 0.8

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 import tarfile
 import tomllib
@@ -16,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.processes import run_python
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "pyro_afslvm"
@@ -108,9 +109,7 @@ def test_python_versions_agree() -> None:
 
 
 def build(target: str, folder: Path) -> Path:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_python("-m", "hatchling", "build", "-t", target, "-d", str(folder))
     (built,) = folder.iterdir()
     return built
 
@@ -151,10 +150,7 @@ if {touch}:
         getattr(pyro_afslvm, name)
 print(*sorted({set(HEAVY)} & set(sys.modules)))
 """
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    assert run_python("-c", program).stdout.split() == []
 
 
 def imported(path: Path) -> set[str]:

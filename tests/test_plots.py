@@ -1,7 +1,5 @@
 """Figures and animations: sizes, labels, limits and bad input."""
 
-import subprocess
-import sys
 from io import BytesIO
 
 import numpy as np
@@ -11,6 +9,7 @@ from PIL import Image, ImageSequence
 
 from pyro_afslvm import plots
 from pyro_afslvm.plots.style import GIVEN, PREDICTED
+from tests.processes import run_python
 
 
 def video(length=6, channels=1, size=32, phase=0.0):
@@ -245,9 +244,9 @@ def test_motivating_example_titles_carry_the_correlations(shape):
 
 def test_pyplot_and_its_state_stay_out():
     program = "import sys, pyro_afslvm.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    run_python("-c", program)
 
 
 def test_the_package_itself_loads_no_matplotlib():
     program = "import sys, pyro_afslvm, pyro_afslvm.report; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    run_python("-c", program)

@@ -1,8 +1,6 @@
 """Results on disk: whole, of this version, or refused in one line."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import xarray as xr
 
 from pyro_afslvm import FlowModel, MLPConditioner, TemporalAffine
 from pyro_afslvm.results import infer, load, save
+from tests.processes import run_python
 
-ROOT = Path(__file__).parents[1]
 SUFFIXES = pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 
 
@@ -152,9 +150,7 @@ save(tree, path)
 
 
 def kill(path: Path, moment: str) -> None:
-    command = [sys.executable, "-c", KILLED, str(path), moment]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
+    run_python("-c", KILLED, str(path), moment, expect=-9)
 
 
 @pytest.mark.parametrize(
@@ -277,6 +273,5 @@ with load(sys.argv[1]) as tree:
     print(sorted(to_arviz(tree)["log_likelihood"].data_vars))
     print(sorted({"torch", "pyro"} & set(sys.modules)))
 """
-    command = [sys.executable, "-c", program, str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.split("\n")[:2] == ["['x']", "[]"], done.stderr
+    printed = run_python("-c", program, str(path)).stdout
+    assert printed.split("\n")[:2] == ["['x']", "[]"]

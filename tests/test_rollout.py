@@ -1,9 +1,5 @@
 """Rollouts: the model's own samples, a few at a time, each frame looked at once."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyro
 import pytest
@@ -26,6 +22,7 @@ from pyro_afslvm.guides import FilteringGuide
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder
 from pyro_afslvm.objectives import iwae
 from tests.guides import GIVEN, LATENT, MODELS, PAIRS, SIZE, encoder, flow, sequences, system
+from tests.processes import run_python
 from tests.registry import calls, perturb
 from tests.test_streaming import video
 
@@ -212,12 +209,7 @@ found = rollout(model, guide, x, horizon=30, num_samples=1000, chunk=10)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((after - before) * 1024, found.x_future.nbytes + found.z_future.nbytes)
 """
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    growth, result = map(int, done.stdout.split())
+    growth, result = map(int, run_python("-c", program).stdout.split())
     assert result > 50e6
     assert growth < result + 20e6  # the result itself, and no more
 

@@ -6,7 +6,6 @@ import pickle
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +27,7 @@ from pyro_afslvm.data.store import (
     store_key,
     stored,
 )
-
-ROOT = Path(__file__).parents[1]
+from tests.processes import run_python, start_python
 
 
 def numbered(count: int, shape: tuple[int, ...] = (1, 6, 8)) -> np.ndarray:
@@ -228,20 +226,15 @@ print(sorted(path.name for path in folder.iterdir()))
 
 def test_disk_that_is_really_full(tmp_path: Path) -> None:
     inside = f'mount -t tmpfs -o size=400k tmpfs "{tmp_path}" && exec "$@"'
-    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, "sh"]
+    alone = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, "sh")
     try:
         subprocess.run([*alone, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("cannot mount a small disk here")
-    done = run_python(FULL_DISK, str(tmp_path), before=alone)
+    done = start_python("-c", FULL_DISK, str(tmp_path), before=alone).end()
     message, listing = done.stdout.splitlines()
     assert message.startswith(f"{tmp_path}: the disk is full: film.avi needs up to 1228800 bytes")
     assert listing == "['.lock', 'small.zarr']"
-
-
-def run_python(code: str, *arguments: str, before: list[str] | None = None) -> Any:
-    command = [*(before or []), sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 KILLED = """
@@ -261,7 +254,7 @@ store_frames(Path(sys.argv[1]), "key", frames, about={})
 
 
 def test_kill_leaves_no_half_store(tmp_path: Path) -> None:
-    assert run_python(KILLED, str(tmp_path)).returncode == -signal.SIGKILL
+    run_python("-c", KILLED, str(tmp_path), expect=-signal.SIGKILL)
     (partial,) = tmp_path.glob("*.partial")
     assert list(partial.rglob("c/0/*/*/*"))
     assert stored(tmp_path, "key") is None
@@ -290,12 +283,9 @@ print(made.read(0, 200).sum())
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", TWO, str(tmp_path)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
-    for process in both:
-        out, error = process.communicate(timeout=60)
-        assert (out.strip(), process.returncode) == (str(sum(range(200)) * 16), 0), error
+    both = [start_python("-c", TWO, str(tmp_path)) for _ in range(2)]
+    for program in both:
+        assert program.end().stdout.strip() == str(sum(range(200)) * 16)
     assert len(list(tmp_path.glob("made by *"))) == 1
     assert len(list(tmp_path.glob("*.zarr"))) == 1
     assert not list(tmp_path.glob("*.partial"))

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 from itertools import islice
 from pathlib import Path
@@ -21,6 +19,7 @@ from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.svi import TrainingError
 from pyro_afslvm.training import train
 from pyro_afslvm.training_module import Training
+from tests.processes import run_python
 
 TINY = """
 from pyro_afslvm import SLVM, ConvConditioner, FilteringGuide, LSTMConditioner, Pair, TemporalAffine
@@ -322,44 +321,8 @@ def test_ranks_and_steps_draw_different_noise():
     assert len(draws) == 9
 
 
-def _ddp_worker(rank: int, folder: str) -> None:
-    import torch.distributed as dist
-    from torch.nn.parallel import DistributedDataParallel
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    loss, x = _flow_loss()
-    parallel = DistributedDataParallel(loss)  # without a name it would be gone before backward
-    parallel(x[2 * rank : 2 * rank + 2]).backward()
-    if rank == 0:
-        torch.save([p.grad for p in loss.parameters()], f"{folder}/gradients")
-    dist.destroy_process_group()
-
-
-def _flow_loss() -> tuple[BoundLoss, torch.Tensor]:
-    from pyro_afslvm import ConvConditioner, FlowModel, Pair, TemporalAffine
-
-    torch.manual_seed(0)
-    flow = TemporalAffine(ConvConditioner(1, hidden=4, norm="group"))
-    loss = BoundLoss(Pair(FlowModel(flow, (1, 8, 8)), None)).double()
-    return loss, torch.rand(4, 6, 1, 8, 8, dtype=torch.float64)
-
-
-@pytest.mark.slow
-def test_ddp_gives_the_gradient_of_the_doubled_batch(tmp_path):
-    torch.multiprocessing.spawn(_ddp_worker, (str(tmp_path),), nprocs=2)
-    loss, x = _flow_loss()
-    loss(x).backward()
-    for mine, theirs in zip(
-        loss.parameters(), torch.load(tmp_path / "gradients", weights_only=True), strict=True
-    ):
-        torch.testing.assert_close(mine.grad, theirs, rtol=1e-10, atol=1e-14)
-
-
 def _afslvm(folder: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "pyro_afslvm.cli", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_python("-m", "pyro_afslvm.cli", *arguments, cwd=folder)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -17,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from pyro_afslvm.cli import main
 from pyro_afslvm.data import EmptySplitError, Videos, source_from_config
+from tests.processes import run_python, start_python
 from tests.test_training import TINY
 from tests.test_video import bad_file, scene, times, write_clock, write_video
 
-ROOT = Path(__file__).parents[1]
 SPLITS: tuple[Any, ...] = ("train", "validation", "test")
 
 
@@ -202,8 +201,7 @@ def test_settings_are_light() -> None:
         "KTH(path='x').frame_shape; "
         "print([m for m in ('torch', 'av', 'zarr', 'pooch') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 # ---- preparing ----
@@ -292,9 +290,7 @@ def test_kill_and_second_try(tmp_path: Path) -> None:
     folder, store = tmp_path / "films", tmp_path / "store"
     for i, name in enumerate("abc"):
         write_clock(folder / f"{name}.avi", 40 + i)
-    command = [sys.executable, "-c", KILLED, str(folder), str(store)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    run_python("-c", KILLED, str(folder), str(store), expect=-signal.SIGKILL)
     before = prepared_keys(store)
     assert len(before) == 1
     assert list(store.glob("*.partial"))
@@ -312,13 +308,10 @@ def test_two_programs_at_once(tmp_path: Path) -> None:
     for i in range(4):
         write_video(folder / f"{i}.avi", scene(60 + i))
     settings = ["--data.path", str(folder), "--data.size", "32", "--data.cache", str(store)]
-    command = [sys.executable, "-m", "pyro_afslvm.cli", "data", "prepare", "--data", "Videos"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([*command, *settings], cwd=ROOT, **pipes) for _ in range(2)]
-    for process in both:
-        out, error = process.communicate(timeout=60)
-        assert process.returncode == 0, error
-        assert "prepared 4 files, 246 frames" in out
+    command = ["-m", "pyro_afslvm.cli", "data", "prepare", "--data", "Videos", *settings]
+    both = [start_python(*command) for _ in range(2)]
+    for program in both:
+        assert "prepared 4 files, 246 frames" in program.end().stdout
     assert len(prepared_keys(store)) == 4
     assert not list(store.glob("*.partial"))
 
@@ -440,9 +433,6 @@ def test_help_of_prepare_is_light() -> None:
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'lightning', 'av', 'zarr', 'pooch'} & set(sys.modules)))"
     )
-    environment = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment
-    )
-    assert "--skip-bad" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
+    printed = run_python("-c", code, COLUMNS="200").stdout
+    assert "--skip-bad" in printed
+    assert printed.splitlines()[-1] == "[]"
