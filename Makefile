@@ -47,7 +47,7 @@ test: setup  ## run the test suite (at most 10 minutes on 2 cores)
 doctest: setup  ## run the examples in the library's docstrings
 	@$(ONE_THREAD) $(PY) -m pytest -q -p tests.conftest --doctest-modules pyro_afslvm $(ARGS)
 
-bench: setup  ## time training and sampling against references, write runs/speed.json (45 minutes)
+bench: setup  ## time training and sampling against references, write runs/speed.json (an hour)
 	@mkdir -p runs && $(PY) -m benchmarks.speed --json runs/speed.json $(ARGS)
 
 notebooks: setup  ## run the notebooks at smoke size; notebooks/execute.py makes their outputs

@@ -3,9 +3,10 @@
     python -m benchmarks.gpu --out runs/gpu
 
 Nothing is timed before the device has shown that it computes what the processor does in double
-precision. Figures that are compared are measured in turn in one process and are medians; they
-are written after every part, so that a run that is cut off leaves what it had. The first
-compilation of a model takes a minute or more: `--only` and `--recipes` divide the work.
+precision, unless `--only` leaves that out. Figures that are compared are measured in turn in one
+process and are medians; they are written after every part, so that a run that is cut off leaves
+what it had. The first compilation of a model takes a minute or more: `--only` and `--recipes`
+divide the work.
 """
 
 import sys

@@ -11,10 +11,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from benchmarks.graphs import CapturedStep, Precision, TrainingStep, autocast
+from benchmarks.rollouts import following
 from pyro_afslvm import Pair
-from pyro_afslvm.flow import simulate
 from pyro_afslvm.loss import BoundLoss, crop_length
-from pyro_afslvm.programs import evaluating
 from pyro_afslvm.recipes import build_pair, load_recipe
 
 # loss in nats per dimension; gradient as a share of its length; frames as a share of their spread.
@@ -41,9 +40,7 @@ class Problem(NamedTuple):
     def on(self, device: torch.device, dtype: torch.dtype) -> "Problem":
         """A copy on a device in a precision."""
         pair = copy.deepcopy(self.pair)  # together: the guide's model is the model
-        for part in pair:
-            if part is not None:
-                part.to(device=device, dtype=dtype)
+        pair.to(device=device, dtype=dtype)
         return Problem(pair, *(t.to(device=device, dtype=dtype) for t in self[1:]))
 
 
@@ -113,18 +110,11 @@ def outcome(asked: Problem, precision: Precision) -> Outcome:
     return Outcome(*(result.detach().double().cpu() for result in results))
 
 
-@torch.no_grad()
 def rolled_out(asked: Problem, precision: Precision) -> Tensor:
     """Frames that follow, from noise that is given: ``(batch, horizon, *frame_shape)``."""
-    model, guide = asked.pair
-    with evaluating(model, guide), autocast(asked.x.device, precision):
-        z = None
-        if guide is not None:
-            with FixedNoise(asked.noise):
-                z = guide(asked.x)
-        state = model.initial_state(asked.x.shape[:1], given=model.given(asked.x), z=z)
-        frames: Tensor = simulate(model, asked.future, state).x
-        return frames
+    with FixedNoise(asked.noise):
+        sample = following(asked.pair, asked.x, precision)
+    return sample(asked.future)
 
 
 def errors(found: Outcome, truth: Outcome) -> dict[str, float]:

@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.bare import parts_of
 from benchmarks.ceilings import Convolution, Product
 from benchmarks.gpu_checks import tf32
-from benchmarks.graphs import CapturedStep, Precision, TrainingStep, autocast
+from benchmarks.graphs import CapturedStep, Precision, TrainingStep
+from benchmarks.rollouts import sampling, sequential_sampling
 from benchmarks.sequential import Sequential
-from pyro_afslvm import Pair, rollout
+from pyro_afslvm import Pair
 from pyro_afslvm.acceleration import compile_networks
 from pyro_afslvm.loss import BoundLoss, context_length, crop_length
 from pyro_afslvm.recipes import build_pair, load_recipe
@@ -69,10 +70,7 @@ class Work(NamedTuple):
     def build(self, device: torch.device) -> tuple[Pair, Tensor]:
         """The model, and random frames, on a device."""
         torch.manual_seed(0)
-        pair = build_pair(load_recipe(self.recipe), (1, self.size, self.size))
-        for part in pair:
-            if part is not None:
-                part.to(device)
+        pair = build_pair(load_recipe(self.recipe), (1, self.size, self.size)).to(device)
         frames = crop_length(pair.model, self.scored)
         return pair, torch.rand(self.batch, frames, 1, self.size, self.size, device=device)
 
@@ -232,19 +230,13 @@ def ceilings(
 
 
 def rollouts(work: Work, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Seconds, bytes and frames a second of forecasts of as many frames as are scored."""
+    """Seconds, bytes and frames a second of sampling as many frames as are scored."""
     pair, x = work.build(device)
     pair.eval()
-    sequential = Sequential(parts_of(pair))
-
-    def forecast(precision: Precision) -> None:
-        with autocast(device, precision):
-            rollout(pair.model, pair.guide, x, horizon=work.scored, num_samples=1)
-
     actions: dict[str, Action] = {
-        SEQUENTIAL: lambda: sequential.rollout(x, work.scored),
-        "library, float32": lambda: forecast("float32"),
-        "library, bf16": lambda: forecast("bf16"),
+        SEQUENTIAL: sequential_sampling(pair, x, work.scored),
+        "library, float32": sampling(pair, x, work.scored, "float32"),
+        "library, bf16": sampling(pair, x, work.scored, "bf16"),
     }
     with tf32(True):
         found = measured({k: lambda a=a: a for k, a in actions.items()}, repeats, device)

@@ -4,14 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.gpu_steps import SEQUENTIAL
+from benchmarks.targets import NAMES
 
-NAMES = {
-    "af1": "1-AF",
-    "af2": "2-AF",
-    "slvm": "SLVM",
-    "slvm_af1": "SLVM w/ 1-AF",
-    "slvm_af2": "SLVM w/ 2-AF",
-}
 PAPER_BATCH = "16"
 RATIO = 10.0  # times the sequential program, at the paper's batch
 ITERATIONS = {"af1": (100_000, 10.0), "slvm_af1": (200_000, 20.0)}  # and the minutes aimed at

@@ -17,7 +17,7 @@ RECIPE, SMALL = "models/slvm_af1.py", "models/small/slvm_af1.py"
 FRAMES, BATCHES = (8, 13, 23, 33), (2, 4, 8, 16)
 PARTICLES, CHUNK = (8, 32, 128), 8
 STREAM = 200  # frames
-PROCESSES = 5
+SEQUENCES = 4  # of the bound and the stream
 
 
 def growth(side: int, *, repeats: int) -> dict[str, Any]:
@@ -27,16 +27,16 @@ def growth(side: int, *, repeats: int) -> dict[str, Any]:
     lines = {}
     for name, shapes in (("frames", over_time), ("batch", over_batch)):
         seconds = medians(interleaved({k: step(*v) for k, v in shapes.items()}, repeats=repeats))
-        bytes_ = {k: memory(step, *v) for k, v in shapes.items()}
+        bytes_ = {k: peak_memory(step, *v) for k, v in shapes.items()}
         lines[f"seconds by {name}"] = _line(seconds)
         lines[f"memory by {name}"] = _line(bytes_)
-    particles = {f"{k} particles": memory(weighted, k, side) for k in PARTICLES}
-    return {"lines": lines, "flat": {"memory of the IWAE bound": particles} | stream(side)}
-
-
-def memory(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
-    """Bytes, the median of a few processes: where freed memory is used again is chance."""
-    return statistics.median(peak_memory(prepare, *arguments) for _ in range(PROCESSES))
+    particles = {f"{k} particles": peak_memory(weighted, k, side) for k in PARTICLES}
+    return {
+        "recipes": {"lines": RECIPE, "flat": SMALL},
+        "shapes": {"frames": over_time, "batch": over_batch},  # (batch, frames, side)
+        "lines": lines,
+        "flat": {"memory of the IWAE bound": particles} | stream(side),
+    }
 
 
 def _line(points: dict[int, float]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def step(batch: int, frames: int, side: int) -> Callable[[], object]:
 def weighted(particles: int, side: int) -> Callable[[], object]:
     """The importance-weighted bound."""
     pair = small(side)
-    x = torch.rand(4, 13, 1, side, side)
+    x = torch.rand(SEQUENCES, 13, 1, side, side)
     return lambda: iwae(pair.model, pair.guide, x, num_particles=particles, chunk=CHUNK)
 
 
@@ -75,10 +75,10 @@ def stream(side: int) -> dict[str, dict[str, float]]:
     """Seconds of a frame early and late in a stream."""
     pair = small(side)
     filtering = StreamingFilter(pair.model, pair.guide)
-    frames = iter(torch.rand(STREAM, 4, 1, side, side))
+    frames = iter(torch.rand(STREAM, SEQUENCES, 1, side, side))
     seconds: Sequence[float] = interleaved(
         {"frame": lambda: filtering.update(next(frames))}, repeats=STREAM - 20, warmup=20
     )["frame"]
     half = len(seconds) // 2
-    early, late = (sorted(part)[half // 2] for part in (seconds[:half], seconds[half:]))
+    early, late = (statistics.median(part) for part in (seconds[:half], seconds[half:]))
     return {"seconds of a streamed frame": {"first half": early, "second half": late}}

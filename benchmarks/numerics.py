@@ -19,6 +19,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 TRAINED = "models/small/slvm_af1.py"
 SIDE = 32  # of the frames trained on
+BATCH, RATE = 4, 1e-3  # of the models whose bounds are compared
 SETTLING = (100, 400)  # steps before the bounds are compared
 SEEDS = (0, 1, 2)
 
@@ -26,10 +27,10 @@ SEEDS = (0, 1, 2)
 def numerics() -> dict[str, Any]:
     """Errors of the bound in nats/dim."""
     errors = {load_recipe(recipe).path.stem: bound_errors(recipe) for recipe in RECIPES}
-    return {"side": SIDE, "errors": errors}
+    return {"side": SIDE, "batch": BATCH, "learning_rate": RATE, "errors": errors}
 
 
-def bound_errors(recipe: str, *, side: int = SIDE, batch: int = 4) -> dict[int, float]:
+def bound_errors(recipe: str, *, side: int = SIDE, batch: int = BATCH) -> dict[int, float]:
     """Mean |bound with bf16 networks - bound| in nats/dim, after steps of training in float32.
 
     Too little training leaves bounds of many nats on frames not seen, and errors in proportion.
@@ -37,7 +38,7 @@ def bound_errors(recipe: str, *, side: int = SIDE, batch: int = 4) -> dict[int, 
     torch.manual_seed(0)
     bound = BoundLoss(build_pair(load_recipe(recipe), (1, side, side)))
     data = batches(side, batch)
-    step = TrainingStep(bound, lambda: bound(next(data)), "float32", learning_rate=1e-3)
+    step = TrainingStep(bound, lambda: bound(next(data)), "float32", learning_rate=RATE)
     found, done = {}, 0
     for settling in SETTLING:
         bound.train()
@@ -68,6 +69,10 @@ def training(steps: int) -> dict[str, Any]:
     ends = [[_second_half(one) for one in of] for of in curves.values()]
     gains = [in_bf16 - in_float32 for in_float32, in_bf16 in zip(*ends, strict=True)]
     return {
+        "recipe": TRAINED,
+        "side": SIDE,
+        "batch": 2 * BATCH,
+        "learning_rate": RATE,
         "steps": steps,
         "curves": curves,
         "difference": statistics.fmean(gains),
@@ -80,8 +85,8 @@ def curve(precision: Precision, steps: int, *, seed: int, points: int = 20) -> l
     """Mean of the loss over each of so many stretches of a training, in nats/dim."""
     torch.manual_seed(seed)
     bound = BoundLoss(build_pair(load_recipe(TRAINED), (1, SIDE, SIDE)))
-    data, losses = batches(SIDE, 8), []
-    step = TrainingStep(bound, lambda: bound(next(data)), precision, learning_rate=1e-3)
+    data, losses = batches(SIDE, 2 * BATCH), []
+    step = TrainingStep(bound, lambda: bound(next(data)), precision, learning_rate=RATE)
     for i in range(steps):
         torch.manual_seed(steps * seed + i)
         losses.append(step().item() / SIDE**2)

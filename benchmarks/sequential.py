@@ -6,7 +6,8 @@ bound. Layers are torch's own, in their default memory layout, and share their p
 training, batch norm sees the frames of one step at a time here, and all of them in the library.
 """
 
-from typing import Any
+import copy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,16 +58,22 @@ class Sequential:
         return loss
 
     @torch.no_grad()
-    def rollout(self, x: Tensor, horizon: int) -> Tensor:
-        """Frames that follow ``(batch, T, *frame_shape)``: ``(batch, horizon, *frame_shape)``."""
+    def past(self, x: Tensor) -> "Past":
+        """What of ``(batch, T, *frame_shape)`` the frames that follow depend on."""
         buffers, latents = [[] for _ in self.flows], Latents(self, x[:, 0], None)
         for frame in x.unbind(1):
             inverted = self.invert(frame, buffers)
             if inverted is not None and self.decoder is not None:
                 latents.infer(inverted[0])
+        return Past(x[:, -1], buffers, latents)
+
+    @torch.no_grad()
+    def sample(self, past: "Past", horizon: int) -> Tensor:
+        """Frames that follow: ``(batch, horizon, *frame_shape)``."""
+        buffers, latents = [[*buffer] for buffer in past.buffers], copy.copy(past.latents)
         frames = []
         for _ in range(horizon):
-            y = torch.randn_like(x[:, 0])
+            y = torch.randn_like(past.last)
             if self.decoder is not None:
                 location, scale = self.decoder(latents.sample())
                 y = location + scale * y
@@ -95,6 +102,14 @@ class Sequential:
             y = shift + log_scale.exp() * y
             flow.push(buffer, y)
         return y
+
+
+class Past(NamedTuple):
+    """What frames depend on; sampling leaves it as it is."""
+
+    last: Tensor
+    buffers: list[list[Tensor]]
+    latents: "Latents"
 
 
 class FlowLevel:

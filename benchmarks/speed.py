@@ -2,8 +2,9 @@
 
     python -m benchmarks.speed --json benchmarks/results/speed.json
 
-Figures that are compared are measured in turn in one process, with the same threads and on the
-same work, and are medians. *Sequential* is `benchmarks/sequential.py`, *bare* `benchmarks/bare.py`.
+Times that are compared are measured in turn in one process, with the same threads and on the same
+work, and are medians; memory is the median of fresh processes. *Sequential* is
+`benchmarks/sequential.py`, *bare* `benchmarks/bare.py`.
 """
 
 import copy
@@ -13,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,18 +24,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bare import bare_loss, parts_of
 from benchmarks.ceilings import Convolution
-from benchmarks.graphs import Precision, TrainingStep, autocast
+from benchmarks.graphs import Precision, TrainingStep
 from benchmarks.growth import growth
+from benchmarks.memory import memory
 from benchmarks.numerics import numerics, training
+from benchmarks.rollouts import sampling, sequential_sampling
 from benchmarks.sequential import Sequential
-from benchmarks.targets import KEPT, table
-from benchmarks.timing import interleaved, medians, peak_memory
+from benchmarks.sizes import Sizes, build
+from benchmarks.targets import table
+from benchmarks.timing import interleaved, medians
 from inference.table1 import hardware
-from pyro_afslvm import Pair, rollout
 from pyro_afslvm.acceleration import compile_networks, keep_freed_memory, recompute_activations
 from pyro_afslvm.console import Parser, run_program
 from pyro_afslvm.data import software_versions
-from pyro_afslvm.data.base import check_minimum
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.recipes import build_pair, load_recipe
 from pyro_afslvm.runs import write_json
@@ -55,37 +57,6 @@ CPU = torch.device("cpu")
 RECIPES = ("models/af1.py", "models/slvm_af1.py", "models/slvm.py")
 SMALLEST = "models/small/vector_af1.py"
 WARMUP = 3  # until memory has been seen by every action, and is kept
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much to measure.
-
-    Args:
-        repeats: of every figure; the median counts.
-        batch: sequences.
-        frames: of a sequence.
-        side: of a frame, in pixels.
-        horizon: frames of a rollout.
-        steps: of the two trainings whose precision differs.
-    """
-
-    repeats: int = 5
-    batch: int = 16
-    frames: int = 13
-    side: int = 64
-    horizon: int = 10
-    steps: int = 500
-
-    def __post_init__(self) -> None:
-        check_minimum(**{field.name: (getattr(self, field.name), 1) for field in fields(self)})
-
-
-def build(recipe: str, sizes: Sizes) -> tuple[Pair, Tensor]:
-    """A model and guide of the paper's, and random frames."""
-    torch.manual_seed(0)
-    pair = build_pair(load_recipe(recipe), (1, sizes.side, sizes.side))
-    return pair, torch.rand(sizes.batch, sizes.frames, 1, sizes.side, sizes.side)
 
 
 # steps ---------------------------------------------------------------------------------------
@@ -158,46 +129,16 @@ def with_options(sizes: Sizes) -> dict[str, float]:
 
 
 def rollouts(sizes: Sizes) -> dict[str, float]:
-    """Frames a second that follow given ones, for all sequences at once."""
+    """Frames a second, sampled after given ones, for all sequences at once."""
     pair, x = build("models/slvm_af1.py", sizes)
     pair.eval()
-    x = x[:, : pair.model.context_length + 1]  # as few as will do: sampling is what is measured
-    sequential = Sequential(parts_of(pair))
-
-    def forecast(precision: Precision) -> None:
-        with autocast(CPU, precision):
-            rollout(pair.model, pair.guide, x, horizon=sizes.horizon, num_samples=1)
-
     actions = {
-        "sequential": lambda: sequential.rollout(x, sizes.horizon),
-        "library": lambda: forecast("float32"),
-        "library, bf16": lambda: forecast("bf16"),
+        "sequential": sequential_sampling(pair, x, sizes.horizon),
+        "library": sampling(pair, x, sizes.horizon, "float32"),
+        "library, bf16": sampling(pair, x, sizes.horizon, "bf16"),
     }
     seconds = medians(interleaved(actions, repeats=sizes.repeats, warmup=WARMUP))
     return {name: sizes.batch * sizes.horizon / value for name, value in seconds.items()}
-
-
-# memory --------------------------------------------------------------------------------------
-
-
-def one_step(sizes: Sizes, way: str) -> Callable[[], object]:
-    """Two training steps of 1-AF, to measure their memory."""
-    if KEPT in way:
-        keep_freed_memory()
-    pair, x = build("models/af1.py", sizes)
-    bound, sequential = BoundLoss(pair), Sequential(parts_of(pair))
-    if "recomputed" in way:
-        recompute_activations(bound)
-    loss = (lambda: sequential.loss(x)) if "sequential" in way else (lambda: bound(x))
-    step = TrainingStep(bound, loss, "bf16" if "bf16" in way else "float32")
-    return lambda: (step(), step())
-
-
-def memory(sizes: Sizes) -> dict[str, float]:
-    """Bytes by which training steps of 1-AF raise resident memory."""
-    ways = ("", KEPT, ", recomputed", ", bf16", ", bf16, recomputed")
-    names = ("sequential", f"sequential{KEPT}", *(f"library{way}" for way in ways))
-    return {name: peak_memory(one_step, sizes, name) for name in names}
 
 
 # import --------------------------------------------------------------------------------------
@@ -232,18 +173,21 @@ def processor() -> dict[str, Any]:
 def measure(
     sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], None], before: Any = None
 ) -> Any:
-    """All figures of the sections; ``keep`` is called after each of them.
+    """All figures of the sections, beside those from ``before``; ``keep`` is called after each.
 
-    Figures from ``before`` stay beside them if they are of the same machine, versions and sizes.
+    Raises:
+        ValueError: if those are of another machine, other versions or sizes.
     """
     found: dict[str, Any] = {
         "hardware": hardware() | processor(),
         "versions": software_versions(),
         "sizes": {field.name: getattr(sizes, field.name) for field in fields(sizes)},
-        "allocator": "freed memory is kept" if keep_freed_memory() else "the system's",
+        "allocator_of_times": "keeps freed memory" if keep_freed_memory() else "the system's",
     }
-    if before and all(before.get(what) == value for what, value in found.items()):
-        found = before
+    other = [what for what, value in found.items() if before and before.get(what) != value]
+    if other:
+        raise ValueError(f"the file has figures of other {', '.join(other)}: name another file")
+    found = (before or {}) | found
     of_section: dict[Section, Callable[[], Any]] = {
         "steps": lambda: {Path(recipe).stem: steps(recipe, sizes) for recipe in RECIPES},
         "overhead": lambda: overhead(sizes),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from benchmarks.timing import status
 from pyro_afslvm.data import SequenceDataset, Split
 from pyro_afslvm.data.prepared import Part, PreparedSource
 from pyro_afslvm.data.store import StoredFrames, store_frames
@@ -120,8 +121,7 @@ def check_batch(batch: torch.Tensor) -> None:
 def largest_memory() -> float:
     """Bytes that were ever resident in this process."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024.0 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+        return status("VmHWM")
     except (OSError, StopIteration):
         import resource
 

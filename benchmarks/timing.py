@@ -36,29 +36,37 @@ def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def peak_memory(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> float:
+def peak_memory(
+    prepare: Callable[..., Callable[[], object]], *arguments: Any, processes: int = 5
+) -> float:
     """Bytes by which an action raises the resident memory of a process of its own.
 
     Args:
         prepare: a function of a module; makes the action from ``arguments``.
         arguments: of ``prepare``; can be pickled.
+        processes: one after the other, whose median counts: where freed memory is used again
+            is chance.
 
     Raises:
         OSError: where there is no ``/proc``.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_peak, prepare, arguments).result()
+    found = []
+    for _ in range(processes):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            found.append(process.submit(_peak, prepare, arguments).result())
+    return statistics.median(found)
 
 
 def _peak(prepare: Callable[..., Callable[[], object]], arguments: Sequence[Any]) -> float:
     action = prepare(*arguments)
     CLEAR.write_text("5")  # the peak so far is forgotten
-    before = _status("VmRSS")
+    before = status("VmRSS")
     action()
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
-def _status(field: str) -> float:
+def status(field: str) -> float:
+    """Bytes of this process that Linux has under a name, such as ``VmRSS``."""
     lines = STATUS.read_text().splitlines()
     return 1024 * float(next(line for line in lines if line.startswith(field)).split()[1])
 

@@ -66,7 +66,7 @@ def model_figures(
     return {
         "name": runs[0].recipe().name,
         "recipe": f"{runs[0].path.name}.py",
-        "parameters": sum(p.numel() for part in pair if part for p in part.parameters()),
+        "parameters": pair.num_parameters,
         "vlb": estimate([one.vlb for one in found]),
         "log_p": estimate([one.log_p for one in found]),
         "kl": statistics.fmean(one.kl for one in found),

@@ -196,12 +196,10 @@ def evaluate(
             seed=seed,
             processes=processes,
         )
-    parts = [part for part in pair if part is not None]
-    parameters = sum(p.numel() for part in parts for p in part.parameters())
     return results | {
         "correlation_x": _number(x),
         "correlation_y": _number(y),
-        "parameters": parameters,
+        "parameters": pair.num_parameters,
     }
 
 

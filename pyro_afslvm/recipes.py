@@ -7,7 +7,10 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyro_afslvm.pair import Pair
 
 
 class RecipeError(ValueError):
@@ -72,7 +75,7 @@ def execute(path: Path, text: str) -> Recipe:
     return Recipe(path, text, build, constants)
 
 
-def build_pair(recipe: Recipe, frame_shape: tuple[int, ...]) -> Any:
+def build_pair(recipe: Recipe, frame_shape: tuple[int, ...]) -> "Pair":
     """Call the recipe for these frames.
 
     Raises:

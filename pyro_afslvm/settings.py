@@ -45,7 +45,7 @@ class TrainSettings:
         precision: ``32-true``, or ``bf16-mixed`` with distributions in single precision.
         recompute: compute activations anew for gradients, to keep few of them in memory; on
             processors freed memory then goes back to the system, otherwise it is kept.
-        compile: compile the networks by ``torch.compile``; on processors it rarely pays.
+        compile: compile the networks by ``torch.compile``; on processors it costs time.
         accelerator: as in Lightning.
         devices: processes of each node; under ``torchrun`` as many as it starts.
         num_nodes: machines, on each of which a launcher such as ``torchrun`` has started them.

@@ -50,11 +50,7 @@ def load_run(
         raise RunError(f"the checkpoint in {run.path} is of another recipe than {known.path}")
     pair = build_pair(known, source.frame_shape)
     load_pair(pair, checkpoint)
-    device = own_device()
-    for part in pair:
-        if part is not None:
-            part.to(device).eval()
-    return pair, known, checkpoint
+    return pair.to(own_device()).eval(), known, checkpoint
 
 
 def evaluate_run(

@@ -17,28 +17,38 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass
 class Program:
-    """A started program. It prints into files: processes that outlive it hold up nobody."""
+    """A started program, ended when its context is left.
+
+    It prints into files: processes that outlive it hold up nobody.
+    """
 
     process: subprocess.Popen[str]
     out: IO[str]
     errors: IO[str]
 
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self._stop()
+        self.out.close()
+        self.errors.close()
+
     def end(self, *, expect: int = 0, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Wait for its end, ``expect`` its return code, give what it printed."""
-        with self.out, self.errors:
-            try:
-                code = self.process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self._stop()
-                pytest.fail(f"runs for {timeout} s: {self.process.args}\n{_read(self.errors)}")
-            out, errors = _read(self.out), _read(self.errors)
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"runs for {timeout} s: {self.process.args}\n{_read(self.errors)}")
+        out, errors = _read(self.out), _read(self.errors)
         assert code == expect, errors
         return subprocess.CompletedProcess(self.process.args, code, out, errors)
 
     def _stop(self) -> None:
-        self.process.terminate()  # launchers end their processes
+        self.process.terminate()  # torchrun ends its processes, in at most 30 s
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
+            self.process.wait(40)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -66,7 +76,8 @@ def run_python(
     *arguments: str, expect: int = 0, timeout: float = 120, cwd: Path = ROOT, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python to its end; see :func:`start_python` and :meth:`Program.end`."""
-    return start_python(*arguments, cwd=cwd, **variables).end(expect=expect, timeout=timeout)
+    with start_python(*arguments, cwd=cwd, **variables) as program:
+        return program.end(expect=expect, timeout=timeout)
 
 
 def _read(file: IO[str]) -> str:

@@ -10,7 +10,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_afslvm import ConvConditioner, FlowModel, Pair, TemporalAffine
-from pyro_afslvm.acceleration import compile_networks, networks_of_frames, recompute_activations
+from pyro_afslvm.acceleration import compile_networks, layer_sequences, recompute_activations
 from pyro_afslvm.layers import (
     PatchConvolution,
     PixelProjection,
@@ -101,9 +101,9 @@ def test_nothing_is_recomputed_without_gradients() -> None:
     assert len(runs) == 1
 
 
-def test_the_networks_of_frames_are_whole_and_each_is_there_once() -> None:
+def test_sequences_of_layers_are_whole_and_each_is_there_once() -> None:
     bound = BoundLoss(pair("models/slvm_af1.py"))
-    networks = [*networks_of_frames(bound)]
+    networks = [*layer_sequences(bound)]
     names = {name for name, module in bound.named_modules() if module in networks}
     assert names == {
         "model.flow.conditioner.encoder",
@@ -155,6 +155,7 @@ def test_compiled_networks_give_the_same_gradients() -> None:
     bound, x = BoundLoss(pair("models/small/slvm_af1.py")), torch.rand(2, 9, 1, 16, 16)
     other = copy.deepcopy(bound)
     compile_networks(other, backend="aot_eager")
+    assert all(network._compiled_call_impl is not None for network in layer_sequences(other))
     plain, compiled = after_a_step(bound, x), after_a_step(other, x)
     torch.testing.assert_close(plain[0], compiled[0])
     for a, b in zip(plain[1], compiled[1], strict=True):

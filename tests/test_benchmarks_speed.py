@@ -12,12 +12,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from benchmarks import growth, numerics
+from benchmarks import growth, memory, numerics
 from benchmarks import speed as program
 from benchmarks.bare import bare_loss, parts_of
 from benchmarks.ceilings import Convolution
 from benchmarks.sequential import Sequential
-from benchmarks.speed import Sizes
+from benchmarks.sizes import Sizes
 from benchmarks.targets import table
 from benchmarks.timing import fit_line, interleaved, peak_memory
 from pyro_afslvm import Pair
@@ -32,13 +32,11 @@ def settled(recipe: str) -> Pair:
     """A pair in float64 and evaluation mode, whose batch norms have seen something."""
     torch.manual_seed(0)
     pair = build_pair(load_recipe(f"models/{recipe}.py"), (1, 16, 16))
-    for part in pair:
-        if part is not None:
-            part.double().eval()
-            for name, buffer in part.named_buffers():
-                if "running" in name:
-                    buffer.uniform_(0.5, 1.5)
-    return pair
+    for part in pair.parts:
+        for name, buffer in part.named_buffers():
+            if "running" in name:
+                buffer.uniform_(0.5, 1.5)
+    return pair.to(torch.float64).eval()
 
 
 def library_loss(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -59,7 +57,7 @@ def test_all_three_ways_give_the_same_loss_and_gradients(recipe: str) -> None:
     loss, noise = library_loss(pair, x)
     parts = parts_of(pair)
     losses = [loss, Sequential(parts).loss(x, noise), bare_loss(parts, x, noise)]
-    parameters = [p for part in pair if part is not None for p in part.parameters()]
+    parameters = [p for part in pair.parts for p in part.parameters()]
     gradients = [torch.autograd.grad(value, parameters) for value in losses]
     for other in losses[1:]:
         torch.testing.assert_close(other, losses[0], rtol=1e-11, atol=0)
@@ -81,7 +79,7 @@ def test_a_sequential_rollout_is_the_librarys() -> None:
     torch.manual_seed(0)
     noise = torch.stack([torch.randn(3, 1, 16, 16, dtype=torch.float64) for _ in range(4)], 1)
     torch.manual_seed(0)
-    found = sequential.rollout(x, 4)
+    found = sequential.sample(sequential.past(x), 4)
     with torch.no_grad():
         expected = pair.model.flow.condition(history=x)(noise)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
@@ -97,7 +95,7 @@ def test_a_sequential_rollout_of_latents_is_the_librarys(monkeypatch: Any) -> No
         order += [of_y[:, t].unflatten(-1, (1, 16, 16)), of_z[:, t + 1]]
     sequential = Sequential(parts_of(pair))
     monkeypatch.setattr(torch, "randn_like", lambda _: order.pop(0))
-    found = sequential.rollout(x, 3)
+    found = sequential.sample(sequential.past(x), 3)
     with torch.no_grad():
         context = guide.context(model.split(x))
         z = guide.posterior.condition(context=context)(of_z[:, :1])
@@ -115,13 +113,13 @@ def test_only_filtering_pairs_are_taken_apart() -> None:
 
 
 def test_every_way_of_which_the_memory_is_measured_runs(monkeypatch: Any) -> None:
-    monkeypatch.setattr(program, "keep_freed_memory", lambda: True)  # of this whole process
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: True)  # of this whole process
     found = []
-    monkeypatch.setattr(program, "peak_memory", lambda _, sizes, way: found.append(way) or 1.0)
-    program.memory(Sizes(**SMALL))
+    monkeypatch.setattr(memory, "peak_memory", lambda _, sizes, way: found.append(way) or 1.0)
+    memory.memory(Sizes(**SMALL))
     assert len(found) == 7
     for way in found:
-        first, second = program.one_step(Sizes(**SMALL), way)()
+        first, second = memory.two_steps(Sizes(**SMALL), way)()
         assert torch.isfinite(torch.stack([first, second])).all()
 
 
@@ -158,13 +156,13 @@ def allocate() -> Any:
 
 
 def test_peak_memory_is_what_an_action_takes() -> None:
-    assert peak_memory(allocate) == pytest.approx(MEGABYTES * 1e6, rel=0.1)
+    assert peak_memory(allocate, processes=1) == pytest.approx(MEGABYTES * 1e6, rel=0.1)
 
 
 def test_memory_grows_with_the_frames_and_not_with_particles() -> None:
-    few, many = (peak_memory(growth.step, 2, frames, 32) for frames in (6, 16))
+    few, many = (peak_memory(growth.step, 2, frames, 32, processes=1) for frames in (6, 16))
     assert 1.3 < many / few < 13 / 3  # of scored frames; the gradient does not grow
-    few, many = (peak_memory(growth.weighted, particles, 32) for particles in (8, 32))
+    few, many = (peak_memory(growth.weighted, particles, 32, processes=1) for particles in (8, 32))
     assert many < 1.3 * few
 
 
@@ -228,6 +226,28 @@ def test_program_refuses_sizes_of_nothing(monkeypatch: Any, capsys: Any) -> None
     assert "batch" in line
 
 
+def test_figures_of_another_machine_are_not_mixed_in(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    out = tmp_path / "speed.json"
+    options = [f"--sizes.{name}={value}" for name, value in SMALL.items()]
+    command = ["speed", *options, "--json", str(out), "--only", "['overhead']"]
+    monkeypatch.setattr("sys.argv", command)
+    assert program.main() == 0
+    rollout = {"sequential": 1.0, "library": 2.0, "library, bf16": 6.0}
+    found = json.loads(out.read_text()) | {"rollout": rollout}
+    out.write_text(json.dumps(found))
+    assert program.main() == 0
+    found = json.loads(out.read_text())
+    assert found["rollout"] == rollout
+    found["hardware"]["cores"] = 77
+    out.write_text(json.dumps(found))
+    capsys.readouterr()
+    assert program.main() == 2
+    assert "figures of other hardware" in capsys.readouterr().err
+    assert json.loads(out.read_text()) == found
+
+
 def test_table_says_no() -> None:
     seconds = {"sequential": 10.0, "bare": 4.9, "library": 5.1, "library, bf16": 2.4}
     seconds |= {"sequential, bf16": 4.0, "convolution": 1.0, "convolution, bf16": 0.1}
@@ -240,7 +260,7 @@ def test_table_says_no() -> None:
     assert rows["1-AF step, library / bare"].met  # 1.04
     flat = {"lines": {}, "flat": {"memory": {"8": 1.0, "32": 1.2}}}
     assert [row.met for row in table({"growth": flat})] == [False]
-    curves = {"difference": -0.2, "error": 0.01, "seeds": 0.1, "steps": 5}
+    curves = {"difference": -0.03, "error": 0.01, "seeds": 0.1, "steps": 5}
     numbers = {"errors": {"af1": {400: 0.003}}}
     found = {"numerics": numbers, "training": curves}
     assert [row.met for row in table(found)] == [False, False]

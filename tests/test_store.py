@@ -231,8 +231,8 @@ def test_disk_that_is_really_full(tmp_path: Path) -> None:
         subprocess.run([*alone, "true"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("cannot mount a small disk here")
-    done = start_python("-c", FULL_DISK, str(tmp_path), before=alone).end()
-    message, listing = done.stdout.splitlines()
+    with start_python("-c", FULL_DISK, str(tmp_path), before=alone) as program:
+        message, listing = program.end().stdout.splitlines()
     assert message.startswith(f"{tmp_path}: the disk is full: film.avi needs up to 1228800 bytes")
     assert listing == "['.lock', 'small.zarr']"
 
@@ -283,9 +283,10 @@ print(made.read(0, 200).sum())
 
 
 def test_two_processes_at_once(tmp_path: Path) -> None:
-    both = [start_python("-c", TWO, str(tmp_path)) for _ in range(2)]
-    for program in both:
-        assert program.end().stdout.strip() == str(sum(range(200)) * 16)
+    command = ["-c", TWO, str(tmp_path)]
+    with start_python(*command) as one, start_python(*command) as other:
+        for program in (one, other):
+            assert program.end().stdout.strip() == str(sum(range(200)) * 16)
     assert len(list(tmp_path.glob("made by *"))) == 1
     assert len(list(tmp_path.glob("*.zarr"))) == 1
     assert not list(tmp_path.glob("*.partial"))

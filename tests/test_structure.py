@@ -7,6 +7,7 @@ time there, and what would wait for an accelerator fails.
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -22,9 +23,13 @@ from benchmarks.bare import parts_of
 from benchmarks.graphs import Precision, TrainingStep
 from benchmarks.timing import fit_line
 from pyro_afslvm import MLPConditioner, Pair, TemporalAffine
+from pyro_afslvm.data import GaussianDequantization
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.objectives import UnwatchedELBO
 from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.runs import Run
+from pyro_afslvm.settings import TrainSettings
+from pyro_afslvm.training_module import Training
 from pyro_afslvm.transforms.memo import parameters_changed
 from tests.registry import calls
 
@@ -117,7 +122,24 @@ def test_a_step_does_not_wait_for_an_accelerator(name: str) -> None:
     pair = build(name, "meta")
     watch = backward(pair, frames(pair, 2))
     assert watch.moved == 0
-    assert all(p.grad is not None for part in pair if part is not None for p in part.parameters())
+    assert all(p.grad is not None for part in pair.parts for p in part.parameters())
+
+
+@each
+def test_training_does_not_wait_for_an_accelerator(name: str, tmp_path: Path) -> None:
+    """All that Lightning calls in a step, but for the optimizer."""
+    pair, recipe = build(name, "meta"), load_recipe(f"models/{name}.py")
+    settings = TrainSettings(average=0.9, kl_warmup=3, free_bits=0.0 if pair.guide is None else 0.5)
+    noise = GaussianDequantization()
+    training = Training(pair, recipe, settings, Run(tmp_path), noise=noise)
+    batch = frames(pair, 2).to(torch.uint8)
+    with Watch() as watch:
+        training.on_train_batch_start(batch, 0)
+        training.training_step(batch, 0).backward()
+        training.configure_gradient_clipping(None)
+        training.average.update(1)
+    assert watch.moved == 0
+    assert watch.operations.total() > 100
 
 
 @each

@@ -1,4 +1,4 @@
-"""Training: resumable to the bit, robust, and the same gradients under DDP."""
+"""Training: resumable to the bit, and robust."""
 
 import os
 import signal

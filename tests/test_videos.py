@@ -309,9 +309,9 @@ def test_two_programs_at_once(tmp_path: Path) -> None:
         write_video(folder / f"{i}.avi", scene(60 + i))
     settings = ["--data.path", str(folder), "--data.size", "32", "--data.cache", str(store)]
     command = ["-m", "pyro_afslvm.cli", "data", "prepare", "--data", "Videos", *settings]
-    both = [start_python(*command) for _ in range(2)]
-    for program in both:
-        assert "prepared 4 files, 246 frames" in program.end().stdout
+    with start_python(*command) as one, start_python(*command) as other:
+        for program in (one, other):
+            assert "prepared 4 files, 246 frames" in program.end().stdout
     assert len(prepared_keys(store)) == 4
     assert not list(store.glob("*.partial"))
 
