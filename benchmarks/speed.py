@@ -229,7 +229,7 @@ def benchmark(options: Any) -> None:
     found = measure(options.sizes, options.only, keep, before)
     for what, figure, target, met in table(found):
         verdict = "" if met is None else f"  {target}: {'yes' if met else 'NO'}"
-        print(f"{what:<50}{figure}{verdict}")
+        print(f"{what:<54}{figure}{verdict}")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for later tensors, where it is glibc's.
 
     By default each large tensor is mapped anew, and every page of it cleared, at every step.
-    This is of the whole process, whose resident memory stays at its peak, and that peak is up to
-    40 % higher.
+    This is of the whole process, whose resident memory stays at its peak, and that peak is
+    about 40 % higher.
 
     Returns:
         whether it could be done.
