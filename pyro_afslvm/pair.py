@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers of parameters in both, together."""
+        """How many numbers both learn, together."""
         return sum(parameter.numel() for part in self.parts for parameter in part.parameters())
 
     def to(self, *where: Any, **how: Any) -> "Pair":

@@ -31,7 +31,10 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
-            self._stop()
+            self._terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # it, and what it started and left
+        self.process.wait()
         self.out.close()
         self.errors.close()
 
@@ -45,20 +48,17 @@ class Program:
         assert code == expect, errors
         return subprocess.CompletedProcess(self.process.args, code, out, errors)
 
-    def _stop(self) -> None:
+    def _terminate(self) -> None:
         self.process.terminate()  # torchrun ends its processes, in at most 30 s
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(40)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def start_python(
     *arguments: str, cwd: Path = ROOT, before: tuple[str, ...] = (), **variables: str
 ) -> Program:
     """Start Python, behind another command if one is given, with more environment variables."""
-    out, errors = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115
+    out, errors = (tempfile.TemporaryFile("a+") for _ in range(2))  # noqa: SIM115
     process = subprocess.Popen(
         [*before, sys.executable, *arguments],
         cwd=cwd,

@@ -161,7 +161,7 @@ def test_workers_and_pickles_read_the_same(tmp_path: Path, name: str) -> None:
     again = pickle.loads(pickle.dumps(dataset))
     assert len(pickle.dumps(dataset)) < 20_000  # the way to the data travels, not the data
     assert torch.equal(again[300], dataset[300])
-    loaded = torch.cat(list(DataLoader(dataset, batch_size=50, num_workers=2)))
+    loaded = torch.cat(list(DataLoader(dataset, batch_size=50, num_workers=2, timeout=60)))
     assert torch.equal(loaded, torch.stack(list(dataset)))
 
 

@@ -143,7 +143,7 @@ def test_workers_and_pickles_give_the_same(folder: Path) -> None:
     dataset = BAIR(path=str(folder), size=16, validation_size=1).dataset("train", num_frames=5)
     again = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(again[7], dataset[7])
-    loaded = torch.cat(list(DataLoader(dataset, batch_size=3, num_workers=2)))
+    loaded = torch.cat(list(DataLoader(dataset, batch_size=3, num_workers=2, timeout=60)))
     assert torch.equal(loaded, torch.stack(list(dataset)))
 
 

@@ -77,7 +77,7 @@ def test_workers_give_what_the_main_process_gives() -> None:
     dataset = MovingDigits(size=32, background="photo", validation_size=6).dataset(
         "validation", num_frames=3
     )
-    loaded = torch.cat(list(DataLoader(dataset, batch_size=2, num_workers=2)))
+    loaded = torch.cat(list(DataLoader(dataset, batch_size=2, num_workers=2, timeout=60)))
     assert torch.equal(loaded, torch.stack(list(dataset)))
 
 

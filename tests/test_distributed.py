@@ -79,7 +79,7 @@ except KeyboardInterrupt:
 
 def torchrun(folder: Path, *arguments: str) -> str:
     two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return run_python(*two, *arguments, cwd=folder, timeout=130, OMP_NUM_THREADS="1").stdout
+    return run_python(*two, *arguments, cwd=folder, timeout=240, OMP_NUM_THREADS="1").stdout
 
 
 def curve(run: Run) -> list[list[str]]:

@@ -115,7 +115,7 @@ def test_stored_frames_travel_without_their_pixels(tmp_path: Path) -> None:
 def test_workers_read_what_the_main_process_reads(tmp_path: Path) -> None:
     made = put(tmp_path, numbered(64))
     dataset = StoredSequences(Load(made), lengths=[64], num_frames=8, seed=0, split="train")
-    loaded = torch.cat(list(DataLoader(dataset, batch_size=2, num_workers=2)))
+    loaded = torch.cat(list(DataLoader(dataset, batch_size=2, num_workers=2, timeout=60)))
     assert torch.equal(loaded, torch.stack(list(dataset)))
     assert len(loaded) == 8
 
@@ -228,8 +228,8 @@ def test_disk_that_is_really_full(tmp_path: Path) -> None:
     inside = f'mount -t tmpfs -o size=400k tmpfs "{tmp_path}" && exec "$@"'
     alone = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside, "sh")
     try:
-        subprocess.run([*alone, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
+        subprocess.run([*alone, "true"], check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
         pytest.skip("cannot mount a small disk here")
     with start_python("-c", FULL_DISK, str(tmp_path), before=alone) as program:
         message, listing = program.end().stdout.splitlines()

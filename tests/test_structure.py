@@ -127,7 +127,7 @@ def test_a_step_does_not_wait_for_an_accelerator(name: str) -> None:
 
 @each
 def test_training_does_not_wait_for_an_accelerator(name: str, tmp_path: Path) -> None:
-    """All that Lightning calls in a step, but for the optimizer."""
+    """From the batch to the running average, but for the optimizer."""
     pair, recipe = build(name, "meta"), load_recipe(f"models/{name}.py")
     settings = TrainSettings(average=0.9, kl_warmup=3, free_bits=0.0 if pair.guide is None else 0.5)
     noise = GaussianDequantization()

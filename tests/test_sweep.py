@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,11 +148,16 @@ def test_refusals(recipe: Path, options: list[str], reason: str, capsys: Capture
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch has no gloo here")
-def test_a_job_of_two_tasks_trains_and_goes_on(recipe: Path, capsys: Capture) -> None:
+def test_a_job_of_two_tasks_trains_and_goes_on(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ["train", str(recipe), *DATA, *QUICK, "--out", "run"]
     assert submit.going_on(command) == command
-    job = ["--cluster", "local", "--devices", "2", "--folder", "jobs", "--", *command]
-    assert submit.main(job) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    job = ["--cluster", "local", "--devices", "2", "--folder", "jobs", "--timeout_min", "3"]
+    assert submit.main([*job, "--", *command]) == 0
     run = Run.open("run")
     assert run.settings.devices == 2
     assert load_checkpoint(run.last)["step"] == 6

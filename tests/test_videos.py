@@ -191,7 +191,7 @@ def test_protocol_and_configuration(tmp_path: Path) -> None:
 def test_workers(tmp_path: Path) -> None:
     films = source(write_video(tmp_path / "a.avi", scene(120)), crop="random", shrink=2)
     data = films.dataset("train", num_frames=6)
-    loaded = torch.cat(list(DataLoader(data, batch_size=3, num_workers=2)))
+    loaded = torch.cat(list(DataLoader(data, batch_size=3, num_workers=2, timeout=60)))
     assert torch.equal(loaded, torch.stack(list(data)))
 
 
