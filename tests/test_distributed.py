@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from pyro_afslvm import ConvConditioner, FlowModel, Pair, TemporalAffine
 from pyro_afslvm.data import GaussianDequantization, MovingDigits
 from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.processes import Processes, as_launched, is_first_process, launched
@@ -16,7 +17,7 @@ from pyro_afslvm.sampling import StepBatches, seed_step
 from pyro_afslvm.settings import TrainSettings
 from pyro_afslvm.training import train
 from pyro_afslvm.workflow import evaluate_run
-from tests.processes import run_python
+from tests.processes import ROOT, run_python
 
 needs_gloo = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()), reason="torch has no gloo here"
@@ -77,9 +78,29 @@ except KeyboardInterrupt:
 """
 
 
-def torchrun(folder: Path, *arguments: str) -> str:
+GRADIENTS = """
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from tests.test_distributed import flow_loss
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+loss, x = flow_loss()
+parallel = DistributedDataParallel(loss)
+parallel(x[2 * rank : 2 * rank + 2]).backward()
+if rank == 0:
+    torch.save([p.grad for p in loss.parameters()], "gradients")
+del parallel  # after the group its end would wait for gloo's thread, and that for the GIL
+dist.destroy_process_group()
+"""
+
+
+def torchrun(folder: Path, *arguments: str, **variables: str) -> str:
     two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return run_python(*two, *arguments, cwd=folder, timeout=240, OMP_NUM_THREADS="1").stdout
+    return run_python(
+        *two, *arguments, cwd=folder, timeout=240, OMP_NUM_THREADS="1", **variables
+    ).stdout
 
 
 def curve(run: Run) -> list[list[str]]:
@@ -98,6 +119,25 @@ def gradient_of_the_doubled_batch(recipe_path: Path) -> list[torch.Tensor]:
         halves.append(noise(torch.stack([data[i] for i in indices])))
     loss(torch.cat(halves)).backward()
     return [parameter.grad for parameter in loss.parameters()]
+
+
+def flow_loss() -> tuple[BoundLoss, torch.Tensor]:
+    torch.manual_seed(0)
+    flow = TemporalAffine(ConvConditioner(1, hidden=4, norm="group"))
+    loss = BoundLoss(Pair(FlowModel(flow, (1, 8, 8)), None)).double()
+    return loss, torch.rand(4, 6, 1, 8, 8, dtype=torch.float64)
+
+
+@pytest.mark.slow
+@needs_gloo
+def test_ddp_gives_the_gradient_of_the_doubled_batch(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(GRADIENTS)
+    torchrun(tmp_path, "program.py", PYTHONPATH=str(ROOT))
+    loss, x = flow_loss()
+    loss(x).backward()
+    gradients = torch.load(tmp_path / "gradients", weights_only=True)
+    for mine, theirs in zip(loss.parameters(), gradients, strict=True):
+        torch.testing.assert_close(mine.grad, theirs, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.slow
