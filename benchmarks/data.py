@@ -26,13 +26,13 @@ from jsonargparse import ArgumentParser
 from benchmarks.graphs import TrainingStep
 from benchmarks.streaming import CROP, SIDE, endless, loader, streaming, take
 from inference.table1 import hardware
-from pyro_afslvm.console import run_program
+from pyro_afslvm.cli.console import run_program
 from pyro_afslvm.data import Videos, dequantization, software_versions
-from pyro_afslvm.data.base import check_minimum
-from pyro_afslvm.loss import BoundLoss
-from pyro_afslvm.pair import Pair
-from pyro_afslvm.recipes import build_pair, load_recipe
-from pyro_afslvm.runs import write_json
+from pyro_afslvm.models.pair import Pair
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.runs.recipe import build_pair, load_recipe
+from pyro_afslvm.utils.checks import check_minimum
+from pyro_afslvm.utils.files import write_json
 
 LOADER_TARGET, MEMORY_TARGET, PREPARE_TARGET = 3.0, 1e9, 0.8
 

@@ -21,10 +21,10 @@ import torch
 from benchmarks.gpu_checks import check, failures, problem
 from benchmarks.gpu_steps import Work, ceilings, rollouts, steps
 from benchmarks.gpu_table import table
-from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.data import software_versions
-from pyro_afslvm.data.base import check_minimum
-from pyro_afslvm.runs import write_json
+from pyro_afslvm.utils.checks import check_minimum
+from pyro_afslvm.utils.files import write_json
 
 Section = Literal["checks", "ceilings", "steps", "rollouts"]
 SECTIONS: tuple[Section, ...] = ("checks", "ceilings", "steps", "rollouts")

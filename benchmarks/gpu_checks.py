@@ -13,8 +13,9 @@ from torch import Tensor
 from benchmarks.graphs import CapturedStep, Precision, TrainingStep, autocast
 from benchmarks.rollouts import following
 from pyro_afslvm import Pair
-from pyro_afslvm.loss import BoundLoss, crop_length
-from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.evaluation.crops import crop_length
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.runs.recipe import build_pair, load_recipe
 
 # loss in nats per dimension; gradient as a share of its length; frames as a share of their spread.
 # A gradient jumps where a unit is switched on or off, so that it gains little from precision.

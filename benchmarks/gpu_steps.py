@@ -16,9 +16,11 @@ from benchmarks.graphs import CapturedStep, Precision, TrainingStep
 from benchmarks.rollouts import sampling, sequential_sampling
 from benchmarks.sequential import Sequential
 from pyro_afslvm import Pair
-from pyro_afslvm.acceleration import compile_networks
-from pyro_afslvm.loss import BoundLoss, context_length, crop_length
-from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.evaluation.crops import crop_length
+from pyro_afslvm.models.base import context_length
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.runs.recipe import build_pair, load_recipe
+from pyro_afslvm.training.acceleration import compile_networks
 
 Action = Callable[[], object]
 SEQUENTIAL = "sequential, float32"  # what the others are compared with

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.memo import parameters_changed
+from pyro_afslvm.transforms.cache import parameters_changed
 
 Precision = Literal["float32", "bf16"]
 Loss = Callable[[], Tensor]

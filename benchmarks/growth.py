@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.timing import fit_line, interleaved, medians, peak_memory
 from pyro_afslvm import Pair, StreamingFilter
-from pyro_afslvm.acceleration import keep_freed_memory
-from pyro_afslvm.loss import BoundLoss
 from pyro_afslvm.objectives import iwae
-from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.runs.recipe import build_pair, load_recipe
+from pyro_afslvm.training.acceleration import keep_freed_memory
 
 RECIPE, SMALL = "models/slvm_af1.py", "models/small/slvm_af1.py"
 FRAMES, BATCHES = (8, 13, 23, 33), (2, 4, 8, 16)

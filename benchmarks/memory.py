@@ -9,8 +9,8 @@ from benchmarks.sequential import Sequential
 from benchmarks.sizes import Sizes, build
 from benchmarks.targets import KEPT
 from benchmarks.timing import peak_memory
-from pyro_afslvm.acceleration import keep_freed_memory, recompute_activations
-from pyro_afslvm.loss import BoundLoss
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.training.acceleration import keep_freed_memory, recompute_activations
 
 
 class Stepping(NamedTuple):

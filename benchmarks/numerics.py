@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.graphs import Precision, TrainingStep, autocast
 from pyro_afslvm.data import GaussianDequantization, MovingDigits
-from pyro_afslvm.loss import BoundLoss
-from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.runs.recipe import build_pair, load_recipe
 
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")

@@ -12,8 +12,8 @@ from benchmarks.bare import parts_of
 from benchmarks.graphs import Precision, autocast
 from benchmarks.sequential import Sequential
 from pyro_afslvm import Pair
-from pyro_afslvm.flow import simulate
-from pyro_afslvm.programs import evaluating
+from pyro_afslvm.models.base import simulate
+from pyro_afslvm.models.programs import evaluating
 
 
 @torch.no_grad()

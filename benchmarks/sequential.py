@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from benchmarks.bare import Parts, clamped, standard_log_prob
 from pyro_afslvm import ConvConditioner, LSTMConditioner
-from pyro_afslvm.layers import PatchConvolution, PixelProjection
+from pyro_afslvm.networks.layers import PatchConvolution, PixelProjection
 
 PLAIN = {PatchConvolution: nn.Conv2d, PixelProjection: nn.ConvTranspose2d}
 State = tuple[Tensor, Tensor]  # of an LSTM, each (layers, batch, hidden)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pyro_afslvm import Pair
-from pyro_afslvm.data.base import check_minimum
-from pyro_afslvm.recipes import build_pair, load_recipe
+from pyro_afslvm.runs.recipe import build_pair, load_recipe
+from pyro_afslvm.utils.checks import check_minimum
 
 
 @dataclass(frozen=True)

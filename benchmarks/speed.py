@@ -34,12 +34,16 @@ from benchmarks.sizes import Sizes, build
 from benchmarks.targets import table
 from benchmarks.timing import interleaved, medians
 from inference.table1 import hardware
-from pyro_afslvm.acceleration import compile_networks, keep_freed_memory, recompute_activations
-from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.data import software_versions
-from pyro_afslvm.loss import BoundLoss
-from pyro_afslvm.recipes import build_pair, load_recipe
-from pyro_afslvm.runs import write_json
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.runs.recipe import build_pair, load_recipe
+from pyro_afslvm.training.acceleration import (
+    compile_networks,
+    keep_freed_memory,
+    recompute_activations,
+)
+from pyro_afslvm.utils.files import write_json
 
 Section = Literal[
     "steps",

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from benchmarks.timing import status
 from pyro_afslvm.data import SequenceDataset, Split
-from pyro_afslvm.data.prepared import Part, PreparedSource
-from pyro_afslvm.data.store import StoredFrames, store_frames
-from pyro_afslvm.data.video import Framing
-from pyro_afslvm.sampling import StepBatches
+from pyro_afslvm.data.videos.decoding import Framing
+from pyro_afslvm.data.videos.prepared import Part, PreparedSource
+from pyro_afslvm.data.videos.store import StoredFrames, store_frames
+from pyro_afslvm.training.sampler import StepBatches
 
 CROP = 13  # frames, as the paper trains
 SIDE = 64

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pyro_afslvm import Pair
 from pyro_afslvm.data import Dequantization, SequenceSource, check_ceiling
-from pyro_afslvm.loss import crop_length
+from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.objectives import bound_terms, smc
-from pyro_afslvm.sampling import seed_step
+from pyro_afslvm.utils.seeding import seed_step
 
 MOST_PARTICLES = 512  # of all sequences together, at once in the particle filter
 BOUNDS = ("elbo", "iwae", "smc")

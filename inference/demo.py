@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 from inference.table1 import SMALL_RECIPES, compare
-from pyro_afslvm.console import run_program
+from pyro_afslvm.cli.console import run_program
+from pyro_afslvm.cli.workflow import report_runs
 from pyro_afslvm.data import MovingDigits
-from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.workflow import report_runs
+from pyro_afslvm.runs.settings import TrainSettings
 
 
 def main() -> int:

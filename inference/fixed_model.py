@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from pyro_afslvm import Pair
-from pyro_afslvm.loss import crop_length
+from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.objectives import bound_terms
-from pyro_afslvm.recipes import Recipe, build_pair
-from pyro_afslvm.runs import Run, RunError, load_checkpoint
-from pyro_afslvm.sampling import seed_step
+from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint
+from pyro_afslvm.runs.recipe import Recipe, build_pair
+from pyro_afslvm.runs.run import Run
+from pyro_afslvm.utils.seeding import seed_step
 
 
 def fixed_model(recipe: Recipe, fixed: Pair, frame_shape: tuple[int, ...]) -> Recipe:

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from inference.image_bounds import Measured, measure_run, training
 from inference.table1 import chosen_settings, hardware, train_into
-from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.cli.console import Parser, run_program
+from pyro_afslvm.cli.workflow import load_run, sample_run
 from pyro_afslvm.data import BinarizedMNIST, software_versions
-from pyro_afslvm.data.base import check_minimum
-from pyro_afslvm.recipes import Recipe, load_recipe
-from pyro_afslvm.runs import Run, load_checkpoint, read_json, write_json
-from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.workflow import load_run, sample_run
+from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.recipe import Recipe, load_recipe
+from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.runs.settings import TrainSettings
+from pyro_afslvm.utils.checks import check_minimum
+from pyro_afslvm.utils.files import write_json
 
 RECIPES = ("models/vae.py", "models/iaf_vae.py", "models/iaf_resnet_vae.py")
 UNLIMITED = 10**9  # steps, where seconds are the budget

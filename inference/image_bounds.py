@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from pyro_afslvm import Pair
+from pyro_afslvm.cli.workflow import load_run
 from pyro_afslvm.data import BinarizedMNIST
 from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, iwae
-from pyro_afslvm.progress import counting_bar
-from pyro_afslvm.runs import Run, load_checkpoint, read_json, write_json
-from pyro_afslvm.sampling import seed_step
-from pyro_afslvm.workflow import load_run
+from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.utils.files import write_json
+from pyro_afslvm.utils.progress import counting_bar
+from pyro_afslvm.utils.seeding import seed_step
 
 
 class Measured(NamedTuple):

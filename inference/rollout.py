@@ -20,15 +20,16 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_afslvm import Pair, rollout
-from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.cli.console import Parser, run_program
+from pyro_afslvm.cli.workflow import load_run
 from pyro_afslvm.data import SequenceSource, dequantization
-from pyro_afslvm.data.base import check_minimum
 from pyro_afslvm.metrics import forecast_scores
 from pyro_afslvm.plots import forecast_lines, frame_strip, to_png
 from pyro_afslvm.plots.scores import score_curves
-from pyro_afslvm.runs import Run, write_atomically
-from pyro_afslvm.sampling import seed_step
-from pyro_afslvm.workflow import load_run
+from pyro_afslvm.runs.run import Run
+from pyro_afslvm.utils.checks import check_minimum
+from pyro_afslvm.utils.files import write_atomically
+from pyro_afslvm.utils.seeding import seed_step
 
 COPY = "copy"
 LEVEL = 0.9  # of the interval whose coverage is printed

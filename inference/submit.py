@@ -15,10 +15,10 @@ import submitit
 from jsonargparse import Namespace
 from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 
-from pyro_afslvm.cli import build_parser, out_folder
-from pyro_afslvm.cli import main as afslvm
-from pyro_afslvm.console import Parser, run_program
-from pyro_afslvm.data.base import check_minimum
+from pyro_afslvm.cli.console import Parser, run_program
+from pyro_afslvm.cli.main import build_parser, out_folder
+from pyro_afslvm.cli.main import main as afslvm
+from pyro_afslvm.utils.checks import check_minimum
 
 
 class Job(Checkpointable):

@@ -26,7 +26,8 @@ from inference.bounds import Bounds
 from inference.fixed_model import check_same_model, fixed_model
 from inference.table1 import chosen_settings, hardware, train_into
 from pyro_afslvm import Pair
-from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.cli.console import Parser, run_program
+from pyro_afslvm.cli.workflow import load_run
 from pyro_afslvm.data import (
     Dequantization,
     MovingDigits,
@@ -35,13 +36,14 @@ from pyro_afslvm.data import (
     choose_noise,
     software_versions,
 )
-from pyro_afslvm.data.base import check_minimum
-from pyro_afslvm.loss import crop_length
-from pyro_afslvm.progress import counting_bar
-from pyro_afslvm.recipes import Recipe, build_pair, load_recipe
-from pyro_afslvm.runs import Run, load_checkpoint, read_json, write_json
-from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.workflow import load_run
+from pyro_afslvm.evaluation.crops import crop_length
+from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.recipe import Recipe, build_pair, load_recipe
+from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.runs.settings import TrainSettings
+from pyro_afslvm.utils.checks import check_minimum
+from pyro_afslvm.utils.files import write_json
+from pyro_afslvm.utils.progress import counting_bar
 
 GUIDES = ("slvm_af1", "slvm_af1_smoothing", "slvm_af1_iaf", "slvm_af1_iterative")
 RECIPES = tuple(f"models/small/{name}.py" for name in (*GUIDES, "slvm_af1_flow_prior"))

@@ -22,13 +22,14 @@ from optuna import Study, Trial, TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 
 from inference.table1 import SOURCES  # noqa: F401, so that --data finds them by name
-from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.data import MovingDigits, SequenceSource
-from pyro_afslvm.progress import training_bar
-from pyro_afslvm.recipes import load_recipe
-from pyro_afslvm.runs import load_checkpoint, write_json
-from pyro_afslvm.settings import FREE_TO_CHANGE, TrainSettings
-from pyro_afslvm.svi import TrainingError
+from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.recipe import load_recipe
+from pyro_afslvm.runs.settings import FREE_TO_CHANGE, TrainSettings
+from pyro_afslvm.training.errors import TrainingError
+from pyro_afslvm.training.progress import training_bar
+from pyro_afslvm.utils.files import write_json
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 ELSEWHERE = {"devices", "num_nodes"}  # a trial is one process
@@ -126,7 +127,7 @@ def folder_name(trial: Trial | FrozenTrial) -> str:
 
 def objective(search: Search, trial: Trial) -> float:
     """The best validation figure of one training."""
-    from pyro_afslvm.training import train  # Lightning takes seconds to load
+    from pyro_afslvm.training.train import train  # Lightning takes seconds to load
 
     # a function of the trial's number, so that neither a restart nor a neighbour repeats it
     seed = np.random.SeedSequence([search.settings.seed, trial.number]).generate_state(1)[0]

@@ -19,7 +19,8 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from pyro_afslvm.console import Parser, run_program
+from pyro_afslvm.cli.console import Parser, run_program
+from pyro_afslvm.cli.workflow import evaluate_run, report_runs, train_run
 from pyro_afslvm.data import (
     BAIR,
     KTH,
@@ -31,10 +32,10 @@ from pyro_afslvm.data import (
     Videos,
     software_versions,
 )
-from pyro_afslvm.recipes import Recipe, load_recipe
-from pyro_afslvm.runs import Run, read_json, write_json
-from pyro_afslvm.settings import TrainSettings
-from pyro_afslvm.workflow import evaluate_run, report_runs, train_run
+from pyro_afslvm.runs.recipe import Recipe, load_recipe
+from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.runs.settings import TrainSettings
+from pyro_afslvm.utils.files import write_json
 
 SMALL = ("copy_last_frame", "af1", "af2", "slvm", "slvm_af1")
 SMALL_RECIPES = tuple(f"models/small/{name}.py" for name in SMALL)

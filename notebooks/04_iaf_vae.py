@@ -47,9 +47,9 @@ from pyro_afslvm import (
     ResNetVAEGuide,
     VAEGuide,
 )
+from pyro_afslvm.networks import ResidualDecoder, ResidualEncoder
 from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, iwae
 from pyro_afslvm.plots import image_grid, to_png
-from pyro_afslvm.residual import ResidualDecoder, ResidualEncoder
 
 SMOKE = bool(os.environ.get("AFSLVM_SMOKE"))  # a few steps, to see that everything runs
 STEPS, TEST = (3, 10) if SMOKE else (1200, 200)

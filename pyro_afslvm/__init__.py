@@ -11,17 +11,23 @@ torch.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pyro_afslvm import moved  # noqa: F401  # old module paths still work
+
 if TYPE_CHECKING:
-    from pyro_afslvm.flow import FlowModel as FlowModel
+    from pyro_afslvm.forecasting.rollout import rollout as rollout
+    from pyro_afslvm.forecasting.streaming import StreamingFilter as StreamingFilter
     from pyro_afslvm.guides import FilteringGuide as FilteringGuide
     from pyro_afslvm.guides import IterativeGuide as IterativeGuide
     from pyro_afslvm.guides import SmoothingGuide as SmoothingGuide
-    from pyro_afslvm.memory import FrameMemory as FrameMemory
-    from pyro_afslvm.pair import Pair as Pair
-    from pyro_afslvm.rollout import rollout as rollout
-    from pyro_afslvm.slvm import SLVM as SLVM
-    from pyro_afslvm.streaming import StreamingFilter as StreamingFilter
-    from pyro_afslvm.svi import fit as fit
+    from pyro_afslvm.models.flow import FlowModel as FlowModel
+    from pyro_afslvm.models.pair import Pair as Pair
+    from pyro_afslvm.models.slvm import SLVM as SLVM
+    from pyro_afslvm.models.vae import VAE as VAE
+    from pyro_afslvm.models.vae import ResNetVAE as ResNetVAE
+    from pyro_afslvm.models.vae import ResNetVAEGuide as ResNetVAEGuide
+    from pyro_afslvm.models.vae import VAEGuide as VAEGuide
+    from pyro_afslvm.networks.history_encoder import FrameMemory as FrameMemory
+    from pyro_afslvm.training.fit import fit as fit
     from pyro_afslvm.transforms import ConvConditioner as ConvConditioner
     from pyro_afslvm.transforms import InverseAutoregressive as InverseAutoregressive
     from pyro_afslvm.transforms import LSTMConditioner as LSTMConditioner
@@ -30,36 +36,32 @@ if TYPE_CHECKING:
     from pyro_afslvm.transforms import TemporalChain as TemporalChain
     from pyro_afslvm.transforms import TemporalDifference as TemporalDifference
     from pyro_afslvm.transforms import TemporalHierarchy as TemporalHierarchy
-    from pyro_afslvm.vae import VAE as VAE
-    from pyro_afslvm.vae import ResNetVAE as ResNetVAE
-    from pyro_afslvm.vae import ResNetVAEGuide as ResNetVAEGuide
-    from pyro_afslvm.vae import VAEGuide as VAEGuide
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ConvConditioner": "transforms",
     "FilteringGuide": "guides",
-    "FlowModel": "flow",
-    "FrameMemory": "memory",
+    "FlowModel": "models.flow",
+    "FrameMemory": "networks.history_encoder",
     "InverseAutoregressive": "transforms",
     "IterativeGuide": "guides",
     "LSTMConditioner": "transforms",
     "MLPConditioner": "transforms",
-    "Pair": "pair",
-    "ResNetVAE": "vae",
-    "ResNetVAEGuide": "vae",
-    "SLVM": "slvm",
+    "Pair": "models.pair",
+    "ResNetVAE": "models.vae",
+    "ResNetVAEGuide": "models.vae",
+    "SLVM": "models.slvm",
     "SmoothingGuide": "guides",
-    "StreamingFilter": "streaming",
+    "StreamingFilter": "forecasting.streaming",
     "TemporalAffine": "transforms",
     "TemporalChain": "transforms",
     "TemporalDifference": "transforms",
     "TemporalHierarchy": "transforms",
-    "VAE": "vae",
-    "VAEGuide": "vae",
-    "fit": "svi",
-    "rollout": "rollout",
+    "VAE": "models.vae",
+    "VAEGuide": "models.vae",
+    "fit": "training.fit",
+    "rollout": "forecasting.rollout",
 }
 __all__ = sorted(_HOME)
 

@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.processes import run_python
+from tests.support.processes import run_python
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "pyro_afslvm"
@@ -128,7 +128,7 @@ def test_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
     assert {str(path.relative_to(ROOT)) for path in sources} <= names
     assert metadata["Name"] == "pyro-afslvm"
     assert metadata["Version"] == pyro_afslvm.__version__
-    assert "afslvm = pyro_afslvm.cli:main" in scripts
+    assert "afslvm = pyro_afslvm.cli.main:main" in scripts
 
 
 def test_sdist_holds_sources_programs_and_tests_but_no_data(tmp_path: Path) -> None:

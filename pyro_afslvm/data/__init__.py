@@ -8,56 +8,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyro_afslvm.data.arrays import Arrays as Arrays
-    from pyro_afslvm.data.bair import BAIR as BAIR
-    from pyro_afslvm.data.base import EmptySplitError as EmptySplitError
-    from pyro_afslvm.data.base import SequenceSource as SequenceSource
-    from pyro_afslvm.data.base import ShortSplitError as ShortSplitError
-    from pyro_afslvm.data.base import Split as Split
-    from pyro_afslvm.data.base import source_from_config as source_from_config
-    from pyro_afslvm.data.binarized import BinarizedMNIST as BinarizedMNIST
-    from pyro_afslvm.data.datasets import GeneratedSequences as GeneratedSequences
-    from pyro_afslvm.data.datasets import SequenceDataset as SequenceDataset
-    from pyro_afslvm.data.datasets import StoredSequences as StoredSequences
-    from pyro_afslvm.data.digits import MovingDigits as MovingDigits
-    from pyro_afslvm.data.kth import KTH as KTH
-    from pyro_afslvm.data.mnist import MovingMNIST as MovingMNIST
-    from pyro_afslvm.data.noise import Dequantization as Dequantization
-    from pyro_afslvm.data.noise import GaussianDequantization as GaussianDequantization
-    from pyro_afslvm.data.noise import NoDequantization as NoDequantization
-    from pyro_afslvm.data.noise import UniformDequantization as UniformDequantization
-    from pyro_afslvm.data.noise import choose_noise as choose_noise
-    from pyro_afslvm.data.noise import dequantization as dequantization
+    from pyro_afslvm.data.arrays.source import Arrays as Arrays
+    from pyro_afslvm.data.datasets.bair import BAIR as BAIR
+    from pyro_afslvm.data.datasets.binarized_mnist import BinarizedMNIST as BinarizedMNIST
+    from pyro_afslvm.data.datasets.kth import KTH as KTH
+    from pyro_afslvm.data.datasets.moving_digits import MovingDigits as MovingDigits
+    from pyro_afslvm.data.datasets.moving_mnist import MovingMNIST as MovingMNIST
+    from pyro_afslvm.data.dequantize import Dequantization as Dequantization
+    from pyro_afslvm.data.dequantize import GaussianDequantization as GaussianDequantization
+    from pyro_afslvm.data.dequantize import NoDequantization as NoDequantization
+    from pyro_afslvm.data.dequantize import UniformDequantization as UniformDequantization
+    from pyro_afslvm.data.dequantize import choose_noise as choose_noise
+    from pyro_afslvm.data.dequantize import dequantization as dequantization
     from pyro_afslvm.data.protocol import Protocol as Protocol
     from pyro_afslvm.data.protocol import check_ceiling as check_ceiling
     from pyro_afslvm.data.protocol import software_versions as software_versions
-    from pyro_afslvm.data.videos import Videos as Videos
+    from pyro_afslvm.data.registry import source_from_config as source_from_config
+    from pyro_afslvm.data.sequences import GeneratedSequences as GeneratedSequences
+    from pyro_afslvm.data.sequences import SequenceDataset as SequenceDataset
+    from pyro_afslvm.data.sequences import StoredSequences as StoredSequences
+    from pyro_afslvm.data.source import SequenceSource as SequenceSource
+    from pyro_afslvm.data.splits import EmptySplitError as EmptySplitError
+    from pyro_afslvm.data.splits import ShortSplitError as ShortSplitError
+    from pyro_afslvm.data.splits import Split as Split
+    from pyro_afslvm.data.videos.source import Videos as Videos
 
 _HOME = {
-    "Arrays": "arrays",
-    "BAIR": "bair",
-    "BinarizedMNIST": "binarized",
-    "Dequantization": "noise",
-    "EmptySplitError": "base",
-    "GaussianDequantization": "noise",
-    "GeneratedSequences": "datasets",
-    "KTH": "kth",
-    "MovingDigits": "digits",
-    "MovingMNIST": "mnist",
-    "NoDequantization": "noise",
+    "Arrays": "arrays.source",
+    "BAIR": "datasets.bair",
+    "BinarizedMNIST": "datasets.binarized_mnist",
+    "Dequantization": "dequantize",
+    "EmptySplitError": "splits",
+    "GaussianDequantization": "dequantize",
+    "GeneratedSequences": "sequences",
+    "KTH": "datasets.kth",
+    "MovingDigits": "datasets.moving_digits",
+    "MovingMNIST": "datasets.moving_mnist",
+    "NoDequantization": "dequantize",
     "Protocol": "protocol",
-    "SequenceDataset": "datasets",
-    "SequenceSource": "base",
-    "ShortSplitError": "base",
-    "Split": "base",
-    "StoredSequences": "datasets",
-    "UniformDequantization": "noise",
-    "Videos": "videos",
+    "SequenceDataset": "sequences",
+    "SequenceSource": "source",
+    "ShortSplitError": "splits",
+    "Split": "splits",
+    "StoredSequences": "sequences",
+    "UniformDequantization": "dequantize",
+    "Videos": "videos.source",
     "check_ceiling": "protocol",
-    "choose_noise": "noise",
-    "dequantization": "noise",
+    "choose_noise": "dequantize",
+    "dequantization": "dequantize",
     "software_versions": "protocol",
-    "source_from_config": "base",
+    "source_from_config": "registry",
 }
 __all__ = sorted(_HOME)
 

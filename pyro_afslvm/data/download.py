@@ -74,7 +74,7 @@ class Resuming:
         Raises:
             OSError: The network fails, or another process fetches the same.
         """
-        from pyro_afslvm.progress import counting_bar
+        from pyro_afslvm.utils.progress import counting_bar
 
         with _locked(self.part) as part, counting_bar(f"fetching {url.rsplit('/', 1)[-1]}") as bar:
             failures = 0

@@ -5,16 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_afslvm.data.base import (
-    SPLITS,
-    EmptySplitError,
-    SequenceSource,
-    ShortSplitError,
-    Split,
-    check_minimum,
-)
-from pyro_afslvm.data.datasets import SequenceDataset, StoredSequences
-from pyro_afslvm.data.noise import Dequantization, dequantization
+from pyro_afslvm.data.dequantize import Dequantization, dequantization
+from pyro_afslvm.data.sequences import SequenceDataset, StoredSequences
+from pyro_afslvm.data.source import SequenceSource
+from pyro_afslvm.data.splits import SPLITS, EmptySplitError, ShortSplitError, Split
+from pyro_afslvm.utils.checks import check_minimum
 
 Array = NDArray[np.float64]
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 
-from pyro_afslvm.data.base import SPLITS, check_minimum
-from pyro_afslvm.data.noise import Dequantization, dequantization
+from pyro_afslvm.data.dequantize import Dequantization, dequantization
+from pyro_afslvm.data.splits import SPLITS
+from pyro_afslvm.utils.checks import check_minimum
 
 COMPARABLE = ("data", "split", "scored_frames", "noise")  # what results in one table share
 

@@ -7,10 +7,12 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_afslvm.distributions import across_time, standard_normal
-from pyro_afslvm.programs import Split, check_horizon, register
-from pyro_afslvm.slvm import SLVM
+from pyro_afslvm.models.base import Split
+from pyro_afslvm.models.checks import check_horizon
+from pyro_afslvm.models.param_store import register
+from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import InverseAutoregressive, TemporalTransform, check_size
-from pyro_afslvm.transforms.iaf import check_iaf
+from pyro_afslvm.transforms.iaf.vectors import check_iaf
 
 
 class Proposal(NamedTuple):

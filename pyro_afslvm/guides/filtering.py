@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from pyro_afslvm.guides.base import ForwardGuide, encoded
-from pyro_afslvm.programs import Split
-from pyro_afslvm.slvm import SLVM
+from pyro_afslvm.models.base import Split
+from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import (
     InverseAutoregressive,
     LSTMConditioner,

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.guides.base import ForwardGuide
-from pyro_afslvm.layers import without_autocast
-from pyro_afslvm.networks import mlp
-from pyro_afslvm.programs import Split
-from pyro_afslvm.slvm import SLVM
+from pyro_afslvm.models.base import Split
+from pyro_afslvm.models.slvm import SLVM
+from pyro_afslvm.networks.layers import without_autocast
+from pyro_afslvm.networks.mlp import mlp
 from pyro_afslvm.transforms import AffineParameters, Conditioner, TemporalAffine
-from pyro_afslvm.trees import map_tensors
+from pyro_afslvm.utils.trees import map_tensors
 
 
 class IterativeGuide(ForwardGuide):

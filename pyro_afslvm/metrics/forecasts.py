@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_afslvm.metrics.arguments import Array, forecasts, mean_over_pixels
 from pyro_afslvm.metrics.images import BORDER, psnr, ssim
+from pyro_afslvm.metrics.inputs import Array, forecasts, mean_over_pixels
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_afslvm.metrics.arguments import BUDGET, Array, Forecasts, check_finite, forecasts
+from pyro_afslvm.metrics.inputs import BUDGET, Array, Forecasts, check_finite, forecasts
 
 BORDER = 5  # pixels on each side that the Gaussian window of SSIM reaches
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from pyro_afslvm.metrics.arguments import Array, counted
+from pyro_afslvm.metrics.inputs import Array, counted
 
 
 def temporal_correlation(x: Array, lengths: Array | None = None) -> float:  # (N, T, *frame) ->

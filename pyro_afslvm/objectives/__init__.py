@@ -2,11 +2,11 @@
 
 from pyro_afslvm.distributions import kl_per_step, log_prob_per_step
 from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
+from pyro_afslvm.objectives.elbo import UnwatchedELBO
 from pyro_afslvm.objectives.free_bits import FreeBitsELBO
 from pyro_afslvm.objectives.importance import Evidence, iwae
 from pyro_afslvm.objectives.smc import ParticleEvidence, smc
 from pyro_afslvm.objectives.terms import BoundTerms, bound_terms
-from pyro_afslvm.objectives.unwatched import UnwatchedELBO
 
 __all__ = [
     "BoundTerms",

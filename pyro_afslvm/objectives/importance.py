@@ -9,7 +9,7 @@ import pyro.poutine as poutine
 import torch
 from torch import Tensor
 
-from pyro_afslvm.programs import evaluating, no_guide, one_line_errors
+from pyro_afslvm.models.programs import evaluating, no_guide, one_line_errors
 
 
 class Evidence(NamedTuple):

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from pyro_afslvm.guides import ForwardGuide
 from pyro_afslvm.guides.base import check_guide
-from pyro_afslvm.slvm import SLVM
+from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import ConditionedTemporalTransform
-from pyro_afslvm.trees import map_tensors
+from pyro_afslvm.utils.trees import map_tensors
 
 
 class ParticleEvidence(NamedTuple):

@@ -9,7 +9,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.distributions import log_prob_per_step
-from pyro_afslvm.programs import one_line_errors
+from pyro_afslvm.models.programs import one_line_errors
 
 
 class BoundTerms(NamedTuple):

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_afslvm.data.noise import GaussianDequantization
+from pyro_afslvm.data.dequantize import GaussianDequantization
 from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH, Array, first_of
 
 Curve = tuple[npt.ArrayLike, npt.ArrayLike]  # x, nats

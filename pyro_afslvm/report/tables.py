@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
 
-from pyro_afslvm.data.noise import (
+from pyro_afslvm.data.dequantize import (
     NOISES,
     BinaryPixels,
     GaussianDequantization,

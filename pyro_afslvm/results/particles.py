@@ -9,9 +9,9 @@ from pyro.infer import Predictive
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyro_afslvm.models.programs import no_guide
 from pyro_afslvm.objectives import log_prob_per_step
 from pyro_afslvm.objectives.importance import estimate, in_chunks, log_density, particle_traces
-from pyro_afslvm.programs import no_guide
 
 Program = Callable[..., Any]
 

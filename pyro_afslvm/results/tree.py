@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from pyro_afslvm.data.layout import FRAME_DIMS
+from pyro_afslvm.utils.dims import FRAME_DIMS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +110,7 @@ def infer(
         raise ValueError(f"expected horizon >= 0, got {horizon}")
     import torch
 
-    from pyro_afslvm.programs import evaluating, one_line_errors
+    from pyro_afslvm.models.programs import evaluating, one_line_errors
     from pyro_afslvm.results import particles
 
     options: dict[str, Any] = {"num_draws": num_samples, "chunk": chunk}

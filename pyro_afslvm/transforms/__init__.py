@@ -18,13 +18,13 @@ from pyro_afslvm.transforms.conditioners import (
     MLPConditioner,
 )
 from pyro_afslvm.transforms.hierarchy import TemporalHierarchy, check_size
-from pyro_afslvm.transforms.iaf import (
-    ConditionedInverseAutoregressive,
-    InverseAutoregressive,
-)
-from pyro_afslvm.transforms.iaf_conv import (
+from pyro_afslvm.transforms.iaf.images import (
     ConditionedConvInverseAutoregressive,
     ConvInverseAutoregressive,
+)
+from pyro_afslvm.transforms.iaf.vectors import (
+    ConditionedInverseAutoregressive,
+    InverseAutoregressive,
 )
 
 __all__ = [

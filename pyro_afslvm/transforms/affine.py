@@ -6,13 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.base import (
-    Level,
-    Prediction,
-    TemporalTransform,
-    join,
-    time_length,
-)
+from pyro_afslvm.transforms.base import Level, Prediction, TemporalTransform, join, time_length
 from pyro_afslvm.transforms.conditioners import AffineParameters, Conditioner, LastFrame
 
 

@@ -8,7 +8,7 @@ from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor
 from torch.distributions import Transform, constraints
 
-from pyro_afslvm.transforms.memo import Memo
+from pyro_afslvm.transforms.cache import Memo
 
 
 class Level(NamedTuple):

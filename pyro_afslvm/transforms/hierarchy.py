@@ -7,12 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.transforms.affine import TemporalAffine
-from pyro_afslvm.transforms.base import (
-    Level,
-    TemporalTransform,
-    compose,
-    join,
-)
+from pyro_afslvm.transforms.base import Level, TemporalTransform, compose, join
 from pyro_afslvm.transforms.chain import TemporalChain
 
 

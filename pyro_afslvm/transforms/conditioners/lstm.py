@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.layers import in_full_precision, without_autocast
+from pyro_afslvm.networks.layers import in_full_precision, without_autocast
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.layers import (
+from pyro_afslvm.networks.layers import (
     WindowConvolution,
     activated,
     convolution,
@@ -14,7 +14,7 @@ from pyro_afslvm.layers import (
     on_frames,
     side_by_side,
 )
-from pyro_afslvm.networks import mlp
+from pyro_afslvm.networks.mlp import mlp
 from pyro_afslvm.transforms.base import join, time_length
 from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
 
@@ -29,7 +29,7 @@ class WindowedConditioner(Conditioner):
     Args:
         encoder: one frame to its encoding.
         fuse: ``window`` encodings, concatenated on their first axis, to features; a
-            :class:`~pyro_afslvm.layers.WindowConvolution` does all windows at once.
+            :class:`~pyro_afslvm.networks.layers.WindowConvolution` does all windows at once.
         body: these features to others.
         heads: features to :math:`\\mu` and :math:`\\log \\sigma`, one after the other on their
             first axis.

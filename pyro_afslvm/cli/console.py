@@ -1,0 +1,51 @@
+"""Errors in one line, of options too; Ctrl-C, and silence around a training."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    pass
+
+
+class Parser(ArgumentParser):
+    """A parser of options whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong and exit with 2."""
+        program = self.prog.split()[0]  # a subcommand's parser names its options too
+        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+        sys.exit(2)
+
+    def instantiate(self, namespace: Namespace, *options: Any, **more: Any) -> Namespace:
+        """Make what the options describe; an error says why its class refused the settings."""
+        try:
+            made: Namespace = super().instantiate(namespace, *options, **more)
+            return made
+        except ValueError as error:  # which names all types that the option takes first
+            raise (error.__cause__ if isinstance(error.__cause__, ValueError) else error) from None
+
+
+def run_program(name: str, action: Callable[[], None], *, go_on: str = "") -> int:
+    """Run a program to its exit code: 2 with one line for an error, 130 for Ctrl-C.
+
+    Args:
+        name: of the program, before the message.
+        action: the program; a traceback is shown if ``AFSLVM_DEBUG`` is set.
+        go_on: what to say after an interruption.
+    """
+    try:
+        action()
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted{'; ' + go_on if go_on else ''}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("AFSLVM_DEBUG"):
+            raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"{name}: error: {reason[0]}", file=sys.stderr)  # Pyro appends shapes to messages
+        return 2
+    return 0

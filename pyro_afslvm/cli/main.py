@@ -1,0 +1,242 @@
+"""The ``afslvm`` command: train, evaluate, sample, report."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_afslvm.cli.console import Parser, run_program
+from pyro_afslvm.data import (
+    BAIR,
+    KTH,
+    Arrays,
+    BinarizedMNIST,
+    MovingDigits,
+    MovingMNIST,
+    SequenceSource,
+    Videos,
+)
+from pyro_afslvm.runs.settings import TrainSettings
+
+# Imported, so that --data finds them by name.
+SOURCES = (Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 2 for an error of the user's."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    command = COMMANDS[options.subcommand]
+    return run_program("afslvm", lambda: command(parser, options), go_on=_go_on(options))
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all subcommands; it imports neither torch nor Lightning."""
+    parser = Parser(
+        prog="afslvm", description="Sequence models with autoregressive flows across time, in Pyro."
+    )
+    commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("train", _train_parser(), help="train a recipe")
+    commands.add_subcommand("evaluate", _evaluate_parser(), help="figures of a run on test data")
+    commands.add_subcommand("sample", _sample_parser(), help="rollouts of a run, GIF and PNG")
+    commands.add_subcommand("report", _report_parser(), help="one HTML page of some runs")
+    data = Parser(description="What is done with data before a training.")
+    commands.add_subcommand("data", data, help="prepare and inspect data")
+    _add_data_commands(data)  # jsonargparse wants the upper level first
+    return parser
+
+
+def _train_parser() -> ArgumentParser:
+    parser = Parser(description="Train a recipe: a Python file with a build().")
+    parser.add_argument("recipe", type=str, help="the recipe, such as models/slvm_af1.py")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    _add_source(parser, "where sequences come from (default: MovingDigits)")
+    parser.add_class_arguments(TrainSettings, as_group=True)
+    return parser
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = Parser(description="Figures of a run, kept in its results.json.")
+    _add_run(parser)
+    parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
+    parser.add_argument("--limit", type=int | None, help="use only so many sequences")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    return parser
+
+
+def _sample_parser() -> ArgumentParser:
+    parser = Parser(description="Sample the futures of test sequences.")
+    _add_run(parser)
+    parser.add_argument("--num_sequences", type=int, default=4, help="sequences")
+    parser.add_argument("--num_samples", type=int, default=3, help="futures of each")
+    parser.add_argument("--context", type=int, default=6, help="frames that are given")
+    parser.add_argument("--horizon", type=int, default=14, help="frames that are sampled")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    return parser
+
+
+def _report_parser() -> ArgumentParser:
+    parser = Parser(description="Tables, curves and pictures of runs in one HTML file.")
+    parser.add_argument("runs", type=str, nargs="+", help="run folders")
+    parser.add_argument("--out", type=str, default="report.html", help="the HTML file")
+    _add_trust(parser)
+    return parser
+
+
+def _add_data_commands(parser: ArgumentParser) -> None:
+    commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("prepare", _prepare_parser(), help="decode files into a store")
+    commands.add_subcommand("inspect", _inspect_parser(), help="what is there; would a flow help?")
+
+
+def _inspect_parser() -> ArgumentParser:
+    parser = Parser(description="What some data hold, and whether a flow would help on them.")
+    parser.add_argument(
+        "path", type=str | None, nargs="?", help="file, folder or pattern (or else give --data)"
+    )
+    _add_source(parser, "where sequences come from, with settings of its own")
+    parser.add_argument("--out", type=str, default="contact_sheet.png", help="the picture to write")
+    parser.add_argument("--num_frames", type=int, default=13, help="frames of a crop")
+    parser.add_argument("--limit", type=int, default=200, help="crops read from each split")
+    return parser
+
+
+def _prepare_parser() -> ArgumentParser:
+    parser = Parser(description="Decode files into a store; a second call goes on.")
+    _add_source(parser, "where sequences come from, such as Videos or KTH", required=True)
+    parser.add_argument(
+        "--skip-bad", "--skip_bad", action="store_true", help="go on without bad files, list them"
+    )
+    return parser
+
+
+def _add_source(parser: ArgumentParser, text: str, **options: Any) -> None:
+    parser.add_subclass_arguments(SequenceSource, "data", help=text, **options)
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    _add_trust(parser)
+
+
+def _add_trust(parser: ArgumentParser) -> None:
+    parser.add_argument("--recipe", type=str | None, help="your copy of the recipe")
+    parser.add_argument("--trust", action="store_true", help="execute the recipe in the folder")
+
+
+def _train(parser: ArgumentParser, options: Namespace) -> None:
+    made = parser.instantiate(options).train
+    from pyro_afslvm.cli.prepare import prepare_source, prepared_text
+    from pyro_afslvm.cli.workflow import train_run
+    from pyro_afslvm.runs.recipe import load_recipe
+    from pyro_afslvm.utils.distributed import is_first_process
+
+    recipe = load_recipe(made.recipe)
+    out = out_folder(made)
+    source = made.data or MovingDigits()
+    prepared = prepare_source(source)
+    if prepared and prepared.left_out and is_first_process():
+        print(prepared_text(prepared))
+    run = train_run(recipe, source, out, _settings(made), resume=made.resume)
+    if is_first_process():
+        print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
+
+
+def _evaluate(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.cli.workflow import evaluate_run
+    from pyro_afslvm.report import table_text
+    from pyro_afslvm.runs.run import Run
+    from pyro_afslvm.utils.distributed import is_first_process
+
+    chosen = options.evaluate
+    run = Run.open(chosen.run)
+    evaluate_run(run, **_without(chosen, "run"))
+    if is_first_process():
+        print(table_text([run.path]))
+
+
+def _sample(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.cli.workflow import sample_run
+    from pyro_afslvm.runs.run import Run
+
+    chosen = options.sample
+    gif, png = sample_run(Run.open(chosen.run), **_without(chosen, "run"))
+    print(f"wrote {gif} and {png}")
+
+
+def _report(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.cli.workflow import report_runs
+    from pyro_afslvm.runs.run import Run
+
+    chosen = options.report
+    runs = [Run.open(path) for path in chosen.runs]
+    print(report_runs(runs, Path(chosen.out), recipe=chosen.recipe, trust=chosen.trust))
+    print(f"wrote {chosen.out}")
+
+
+def _data(parser: ArgumentParser, options: Namespace) -> None:
+    DATA_COMMANDS[options.data.subcommand](parser, options)
+
+
+def _prepare(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.cli.prepare import prepare_source, prepared_text
+
+    chosen = options.data.prepare
+    if chosen.skip_bad:
+        if "skip_bad" not in chosen.data.init_args:
+            raise ValueError(f"{chosen.data.class_path.split('.')[-1]} has no files to leave out")
+        chosen.data.init_args.skip_bad = True
+    source = parser.instantiate(options).data.prepare.data
+    prepared = prepare_source(source)
+    if prepared is None:
+        raise ValueError(f"{type(source).__name__} needs no preparing")
+    print(prepared_text(prepared))
+
+
+def _inspect(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.cli.inspect import inspect_data
+    from pyro_afslvm.data.registry import guess_source
+
+    made = parser.instantiate(options).data.inspect
+    if (made.path is None) == (made.data is None):
+        raise ValueError("give either a path or --data")
+    source = made.data or guess_source(made.path)
+    print(inspect_data(source, Path(made.out), num_frames=made.num_frames, limit=made.limit))
+
+
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "sample": _sample,
+    "report": _report,
+    "data": _data,
+}
+DATA_COMMANDS = {"prepare": _prepare, "inspect": _inspect}
+
+
+def _settings(options: Namespace) -> TrainSettings:
+    return TrainSettings(**{name: options[name] for name in TrainSettings.__dataclass_fields__})
+
+
+def out_folder(options: Namespace) -> Path:
+    """Where a training goes that has such options."""
+    return Path(options.out or Path("runs") / Path(options.recipe).stem)
+
+
+def _without(options: Namespace, *names: str) -> dict[str, Any]:
+    return {k: v for k, v in options.as_dict().items() if k not in names}
+
+
+def _go_on(options: Namespace) -> str:
+    if options.subcommand != "train":
+        return ""
+    return f"go on with the same command and: --out {out_folder(options.train)} --resume"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Public data sets, and generated ones like them."""

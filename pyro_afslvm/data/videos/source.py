@@ -1,0 +1,180 @@
+"""Your own videos: a file, a folder or a glob."""
+
+import glob
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pyro_afslvm.data.splits import SPLITS, Split
+from pyro_afslvm.data.videos.decoding import Color, Framing
+from pyro_afslvm.data.videos.prepared import Part, PreparedFile, PreparedSource
+from pyro_afslvm.utils.checks import check_minimum
+
+SUFFIXES = (
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+)
+
+
+class Videos(PreparedSource):
+    """Videos of yours, decoded once into a store.
+
+    From three files on each file is in one split, drawn by ``seed``. One or two files are
+    split by time: the first frames of each for training, then a gap, validation, another
+    gap, test. No frame is in two splits, whatever ``stride`` and ``crop`` are, and a file
+    that is there twice is used once.
+
+    Arguments:
+        path: A file, a folder, of which every video in it or below is used, or a pattern
+            such as ``"films/*.mp4"``.
+        size: Height and width of a frame in pixels.
+        color: ``"grey"`` or ``"rgb"``.
+        shrink: Divide height and width by this number before the crop; ``None`` scales the
+            shorter side to ``size``.
+        squeeze: Scale to ``size`` by ``size`` instead, whatever the shape was.
+        stride: Use every so many-th frame.
+        crop: Where the square lies: ``"random"`` draws a place for each training sequence;
+            validation and test always take the centre.
+        split_by: ``"file"`` or ``"time"``; ``None`` for files from three files on.
+        validation_part: Share of the files, or of the time, for validation.
+        test_part: Share for test.
+        gap: Frames left out between splits by time, counted after ``stride``.
+        seed: Seed of the splits by file, and of the crops.
+        skip_bad: Go on without files that are damaged, and say which.
+        cache: Folder of the store; ``None`` for this package's cache.
+
+    Raises:
+        ValueError: A setting is out of range; or, on first use, a file is no video,
+            damaged or too small.
+        FileNotFoundError: There are no videos, on first use.
+
+    Example:
+        >>> Videos(path="films", size=32, color="rgb").frame_shape
+        (3, 32, 32)
+    """
+
+    name = "videos"
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        size: int = 64,
+        color: Color = "grey",
+        shrink: int | None = None,
+        squeeze: bool = False,
+        stride: int = 1,
+        crop: Literal["centre", "random"] = "centre",
+        split_by: Literal["file", "time"] | None = None,
+        validation_part: float = 0.1,
+        test_part: float = 0.2,
+        gap: int = 16,
+        seed: int = 0,
+        skip_bad: bool = False,
+        cache: str | None = None,
+    ) -> None:
+        check_minimum(gap=(gap, 0), seed=(seed, 0))
+        if crop not in ("centre", "random"):
+            raise ValueError(f"crop must be 'centre' or 'random', got {crop!r}")
+        if split_by not in (None, "file", "time"):
+            raise ValueError(f"split_by must be 'file', 'time' or None, got {split_by!r}")
+        if min(validation_part, test_part) < 0 or not validation_part + test_part < 1:
+            raise ValueError(
+                "validation_part and test_part must not be negative and leave something for "
+                f"training, got {validation_part} and {test_part}"
+            )
+        self.framing = Framing(
+            size=size, color=color, shrink=shrink, squeeze=squeeze, stride=stride
+        )
+        self.path, self.crop, self.random_crops = path, crop, crop == "random"
+        self.split_by, self.validation_part, self.test_part = split_by, validation_part, test_part
+        self.gap, self.seed, self.skip_bad, self.cache = gap, seed, skip_bad, cache
+
+    @property
+    def where(self) -> str:
+        """What to call the data in messages."""
+        return self.path
+
+    def files(self) -> list[Path]:
+        """The videos, sorted.
+
+        Raises:
+            FileNotFoundError: There are none.
+        """
+        place = Path(self.path).expanduser()
+        if place.is_file():
+            return [place]
+        if place.is_dir():
+            found = [file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES]
+        else:
+            found = [Path(name) for name in glob.glob(str(place), recursive=True)]
+        files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+        if not files:
+            looked = f"looked for {', '.join(SUFFIXES)}" if place.is_dir() else "no such file"
+            raise FileNotFoundError(f"{self.path}: no videos: {looked}")
+        return files
+
+    def parts(self, split: Split) -> list[Part]:
+        """The sequences of a split."""
+        files = self.prepared().files
+        if self._by_file(len(files)):
+            return [Part(f.frames, 0, f.frames.shape[0]) for f in self._drawn(files, split)]
+        return [part for file in files if (part := self._period(file, split))]
+
+    def describe(self) -> dict[str, object]:
+        """Settings as JSON values; the files by their content, not by where they lie."""
+        count = len(self.prepared().files)
+        return {
+            "name": self.name,
+            **self.framing.describe(),
+            "crop": self.crop,
+            "split_by": "file" if self._by_file(count) else "time",
+            "validation_part": self.validation_part,
+            "test_part": self.test_part,
+            "gap": self.gap,
+            "seed": self.seed,
+            "files": count,
+            "content": self.content(),
+        }
+
+    def _by_file(self, count: int) -> bool:
+        return count >= 3 if self.split_by is None else self.split_by == "file"
+
+    def _drawn(self, files: tuple[PreparedFile, ...], split: Split) -> list[PreparedFile]:
+        """The files of a split: the same whatever the files are called."""
+        held = [_share(part, len(files)) for part in (self.validation_part, self.test_part)]
+        held[0] = min(held[0], max(len(files) - 1 - held[1], 0))  # one is for training
+        sizes = {"train": len(files) - sum(held), "validation": held[0], "test": held[1]}
+        order = np.random.default_rng(self.seed).permutation(len(files))
+        first = sum(sizes[s] for s in SPLITS[: SPLITS.index(split)])
+        mine = set(order[first : first + sizes[split]].tolist())
+        ranked = {file.content: rank for rank, file in enumerate(sorted(files, key=_content))}
+        return [file for file in files if ranked[file.content] in mine]
+
+    def _period(self, file: PreparedFile, split: Split) -> Part | None:
+        """The time of a file that belongs to a split, if there is any."""
+        shares = {"validation": self.validation_part, "test": self.test_part}
+        gaps = self.gap * sum(share > 0 for share in shares.values())
+        count = file.frames.shape[0] - gaps
+        if count < 1:
+            raise ValueError(
+                f"{file.path}: {file.frames.shape[0]} frames are too few for splits by time with "
+                f"gaps of {self.gap}"
+            )
+        sizes = {name: round(share * count) for name, share in shares.items()}
+        first, last = 0, count - sum(sizes.values())
+        for later in SPLITS[1 : SPLITS.index(split) + 1]:
+            first = last + (self.gap if shares[later] else 0)
+            last = first + sizes[later]
+        return Part(file.frames, first, last) if last > first else None
+
+
+def _content(file: PreparedFile) -> str:
+    return file.content
+
+
+def _share(part: float, count: int) -> int:
+    if not part or count < 2:
+        return 0
+    return min(max(1, round(part * count)), count - 1)

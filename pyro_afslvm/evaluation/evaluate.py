@@ -1,0 +1,275 @@
+"""Figures of a trained model on a data set, with the protocol they were got under."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from pyro_afslvm.data import (
+    Dequantization,
+    Protocol,
+    SequenceDataset,
+    SequenceSource,
+    Split,
+    check_ceiling,
+    dequantization,
+    software_versions,
+)
+from pyro_afslvm.data.dequantize import BinaryPixels
+from pyro_afslvm.evaluation.crops import crop_length
+from pyro_afslvm.metrics import temporal_correlation
+from pyro_afslvm.models.base import context_length
+from pyro_afslvm.models.pair import Pair
+from pyro_afslvm.objectives import bound_terms
+from pyro_afslvm.utils.distributed import ALONE, Processes
+from pyro_afslvm.utils.seeding import seed_step
+
+Progress = Callable[[int, int], None]
+
+_BITS = ("bits_per_dim", "bits_per_dim_error", "protocol_bits")
+
+
+class Likelihood(NamedTuple):
+    """The bound on the last frames of every sequence, in nats/dim of the model's units."""
+
+    per_sequence: NDArray[np.float64]  # (N,)
+    num_values: int  # entries of frames scored in all
+
+    @property
+    def mean(self) -> float:
+        """Over sequences."""
+        return float(self.per_sequence.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean over sequences."""
+        n = len(self.per_sequence)
+        return float(self.per_sequence.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+
+
+@torch.no_grad()
+def likelihood(
+    pair: Pair,
+    data: SequenceDataset,
+    *,
+    noise: Dequantization,
+    scored_frames: int,
+    num_samples: int = 1,
+    batch_size: int = 25,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+    processes: Processes = ALONE,
+) -> Likelihood:
+    """Bound (exact for flows) on the last frames of each sequence.
+
+    Args:
+        pair: model and guide, set to evaluation mode here.
+        data: sequences long enough for the model's context and the scored frames.
+        noise: dequantization.
+        scored_frames: how many frames, the last of each sequence, are reported.
+        num_samples: samples of the guide over which the bound is averaged.
+        batch_size: sequences at a time.
+        seed: of noise and samples.
+        progress: called with sequences done and their number.
+        processes: that share the batches; every one of them has the result.
+
+    Raises:
+        ValueError: if the mean is above the negative entropy of the noise: a bug.
+    """
+    pair.eval()
+    device = next(pair.model.parameters()).device
+    figures: dict[int, tuple[NDArray[np.float64], int]] = {}
+    for i, batch in _batches(data, batch_size, processes):
+        seed_step(seed, i, 1 << 22)
+        x = noise(batch.to(device))
+        terms = bound_terms(pair.model, pair.guide, x, num_particles=num_samples)
+        scored = terms.bound[..., -scored_frames:].double()
+        dims = math.prod(x.shape[2:])
+        per_sequence = scored.mean((0, 2)) / dims
+        figures[i] = per_sequence.cpu().numpy(), x.shape[0] * scored_frames * dims
+        progress(min((i + 1) * batch_size, len(data)), len(data))
+    parts, counts = zip(*processes.collect(figures), strict=True)
+    num_values = sum(counts)
+    result = Likelihood(np.concatenate(parts), num_values)
+    check_ceiling(noise.to_nats(result.mean), noise=noise, num_values=num_values)
+    return result
+
+
+@torch.no_grad()
+def correlations(
+    pair: Pair,
+    data: SequenceDataset,
+    *,
+    noise: Dequantization,
+    scored_frames: int,
+    seed: int = 0,
+    processes: Processes = ALONE,
+) -> tuple[float | None, float | None]:
+    """Temporal correlation (Eq. 31) of the frames and of the noise behind them.
+
+    Returns:
+        corr x, and corr y or ``None`` for a model without a flow; ``None`` for both in all
+        processes but the first, which alone takes the frames.
+    """
+    pair.eval()
+    device = next(pair.model.parameters()).device
+    flow, context = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
+    frames: dict[int, Tensor] = {}
+    noises: dict[int, Tensor] = {}
+    for i, batch in _batches(data, 25, processes):
+        seed_step(seed, i, 1 << 22)
+        x = noise(batch.to(device))
+        frames[i] = x[:, -scored_frames:].cpu()
+        if flow is not None:
+            y = flow.condition(history=x[:, :context]).inv(x[:, context:])
+            noises[i] = y[:, -scored_frames:].cpu()
+    parts = [processes.collect(part, everywhere=False) for part in (frames, noises)]
+    of_x, of_y = (temporal_correlation(torch.cat(part)) if part else None for part in parts)
+    return of_x, of_y
+
+
+def evaluate(
+    pair: Pair,
+    source: SequenceSource,
+    *,
+    split: Split = "test",
+    scored_frames: int = 10,
+    num_samples: int = 1,
+    seed: int = 0,
+    limit: int | None = None,
+    progress: Progress = lambda done, total: None,
+    processes: Processes = ALONE,
+) -> dict[str, Any]:
+    """All figures of a model on one split.
+
+    Args:
+        pair: model and guide.
+        source: where sequences come from.
+        split: of the data.
+        scored_frames: the last frames of each sequence, which are reported.
+        num_samples: samples of the guide.
+        seed: of noise and samples.
+        limit: use only so many sequences.
+        progress: called with sequences done and their number.
+        processes: that share the work and all call this; correlations go to the first only.
+
+    Returns:
+        as JSON values, for 8-bit data nats/dim under the paper's protocol and bits/dim under
+        the discrete one, for real numbers nats/dim in their own units; temporal
+        correlations, the number of parameters, and the protocols; for binary images nats/image
+        too.
+    """
+    frames = crop_length(pair.model, scored_frames, most=source.num_frames)
+    scored_frames = min(scored_frames, frames - context_length(pair.model))
+    full = source.dataset(split, num_frames=frames)
+    chosen: Any = Subset(full, range(min(limit or len(full), len(full))))
+    results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
+    noises = _reported_noises(source)
+    total = len(noises) * len(chosen)
+    for k, noise in enumerate(noises):
+        found = likelihood(
+            pair,
+            chosen,
+            noise=noise,
+            scored_frames=scored_frames,
+            num_samples=num_samples,
+            seed=seed,
+            progress=lambda done, n, k=k: progress(done + k * n, total),  # type: ignore[misc]
+            processes=processes,
+        )
+        protocol = _protocol(
+            pair, source, split, frames, scored_frames, noise.name, num_samples, seed
+        )
+        results |= _figures(found, noise, protocol, len(chosen))
+        results |= _image_figures(found, noise, math.prod(source.frame_shape))
+    x = y = None
+    if scored_frames > 1:
+        x, y = correlations(
+            pair,
+            chosen,
+            noise=noises[0],
+            scored_frames=scored_frames,
+            seed=seed,
+            processes=processes,
+        )
+    return results | {
+        "correlation_x": _number(x),
+        "correlation_y": _number(y),
+        "parameters": pair.num_parameters,
+    }
+
+
+def _reported_noises(source: SequenceSource) -> list[Dequantization]:
+    """8-bit data are scored under both protocols, real numbers as they are."""
+    needed = dequantization(source.noise)
+    return [needed, dequantization("uniform")] if needed.whole_numbers else [needed]
+
+
+def _number(value: float | None) -> float | None:
+    """JSON knows no NaN."""
+    return None if value is None or math.isnan(value) else value
+
+
+def _figures(
+    found: Likelihood, noise: Dequantization, protocol: dict[str, Any], num_sequences: int
+) -> dict[str, Any]:
+    if noise.name == "uniform":
+        error = _number(found.error / math.log(2))
+        return dict(zip(_BITS, (noise.to_report(found.mean), error, protocol), strict=True))
+    return {
+        "nats_per_dim": noise.to_report(found.mean),
+        "nats_per_dim_error": _number(found.error),
+        "nats_per_dim_unit": found.mean if noise.whole_numbers else None,
+        "num_sequences": num_sequences,
+        "protocol": protocol,
+    }
+
+
+def _image_figures(found: Likelihood, noise: Dequantization, dims: int) -> dict[str, Any]:
+    """Of binary images, log-probabilities of whole ones."""
+    if noise.data != BinaryPixels.data:
+        return {}
+    error = _number(dims * found.error)
+    return {"nats_per_image": dims * found.mean, "nats_per_image_error": error}
+
+
+def _protocol(
+    pair: Pair,
+    source: SequenceSource,
+    split: Split,
+    frames: int,
+    scored_frames: int,
+    noise: str,
+    num_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    import json
+
+    protocol = Protocol(
+        data=source.describe(),
+        split=split,
+        context_frames=frames - scored_frames,
+        scored_frames=scored_frames,
+        noise=noise,
+        num_samples=num_samples if pair.guide is not None else 1,
+        bound="exact" if pair.guide is None else "ELBO",
+        seed=seed,
+        versions=software_versions(),
+    )
+    return dict(json.loads(protocol.to_json()))
+
+
+def _batches(
+    data: Any, batch_size: int, processes: Processes = ALONE
+) -> Iterator[tuple[int, Tensor]]:
+    """The batches that are for this process, with their numbers."""
+    starts = range(0, len(data), batch_size)
+    every = [[*range(i, min(i + batch_size, len(data)))] for i in starts]
+    chosen = processes.share([*enumerate(every)])
+    loader = DataLoader(data, batch_sampler=[indices for _, indices in chosen])
+    yield from zip((i for i, _ in chosen), loader, strict=True)

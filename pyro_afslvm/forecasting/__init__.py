@@ -1,0 +1,1 @@
+"""Forecasts of many samples, and filtering of streams."""

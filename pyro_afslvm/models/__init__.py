@@ -1,0 +1,1 @@
+"""Generative models of sequences and images, as Pyro programs."""

@@ -1,0 +1,37 @@
+"""Running Pyro programs: modes, errors, and a guide for no latents."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def evaluating(*programs: Any) -> Iterator[None]:
+    """Evaluation mode, so that nothing that is learned moves; afterwards as it was."""
+    modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Cut off the table of shapes that Pyro appends to an error inside of a program."""
+    try:
+        yield
+    except ValueError as error:
+        reason, *table = str(error).split("\n")
+        if not table:
+            raise
+        raise ValueError(reason) from None
+
+
+def no_guide(*_: Any, **__: Any) -> None:
+    """The guide of a model without latents."""

@@ -1,0 +1,186 @@
+"""What models of binary images and their guides share."""
+
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import pyro.poutine as poutine
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+
+from pyro_afslvm.models.base import batch_size
+from pyro_afslvm.models.checks import check_horizon, check_shape
+from pyro_afslvm.models.param_store import register
+from pyro_afslvm.networks.residual import check_image
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian, in single precision or better, whatever the networks ran in."""
+
+    mean: Tensor
+    log_scale: Tensor
+
+    def distribution(
+        self, batch_shape: tuple[int, ...], *, event_dims: int
+    ) -> dist.TorchDistribution:
+        """The distribution over ``(*batch_shape, T, *latent)``, as one event per sequence."""
+        shape = (*batch_shape, *self.mean.shape[len(self.mean.shape) - event_dims :])
+        mean, scale = self.mean.expand(shape), self.log_scale.exp().expand(shape)
+        distribution: dist.TorchDistribution = dist.Normal(mean, scale).to_event(event_dims)
+        return distribution
+
+
+def gaussian(parameters: Tensor, dim: int) -> Gaussian:
+    """Mean and log-scale from a network's output, halved along ``dim``."""
+    mean, log_scale = precise(parameters).chunk(2, dim)
+    return Gaussian(mean, log_scale.clamp(-15.0, 5.0))
+
+
+def precise(x: Tensor) -> Tensor:
+    """In single precision or better."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class ImageModel(nn.Module):
+    r"""A latent variable model of binary images, independent pixels given the latents.
+
+    .. math:: p(x, z) = p(z) \prod_i \operatorname{Bernoulli}(x_i \mid \operatorname{logits}_i(z))
+
+    A subclass defines :meth:`draw`. So that everything of this library takes it, its input is
+    a batch of sequences whose images are independent of each other; an image is a sequence of
+    one: ``(batch, 1, C, H, W)``.
+
+    Args:
+        image_shape: ``(C, H, W)``.
+
+    Raises:
+        ValueError: if it is not.
+    """
+
+    def __init__(self, image_shape: tuple[int, ...]) -> None:
+        check_image(image_shape)
+        super().__init__()
+        self.frame_shape = tuple(image_shape)
+        self.context_length = 0
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the latents, in the order in which they are drawn."""
+        raise NotImplementedError
+
+    def draw(self, batch_shape: tuple[int, ...], *, suffix: str = "") -> Tensor:
+        """Sample the latents of images ``(batch, T)`` within a Pyro program.
+
+        Args:
+            batch_shape: ``(batch, T)``.
+            suffix: after the names of the sites.
+
+        Returns:
+            the pixels' logits, ``(*particles, batch, T, *image_shape)``.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
+    ) -> Tensor | None:
+        """p(x, z), and more images.
+
+        Args:
+            x: ``(batch, T, *image_shape)`` of zeros and ones; ``None`` to sample from nothing.
+            horizon: images to sample for each sequence; they do not depend on ``x``.
+            lengths: must be ``None``, every image counts.
+
+        Returns:
+            the sampled images ``(*batch, horizon, *image_shape)``, ``None`` without horizon.
+
+        Raises:
+            ValueError: for another shape, pixels that are not 0 or 1, or lengths.
+        """
+        register(self)
+        check_horizon(x, horizon, lengths)
+        batch = batch_size(x, self.frame_shape)
+        with pyro.plate("image", batch, dim=-1):
+            if x is not None:
+                check_images(x, self.frame_shape, lengths)
+                pyro.sample("x", pixels(self.draw((batch, x.shape[1]))), obs=x)
+            if not horizon:
+                return None
+            logits = self.draw((batch, horizon), suffix="_future")
+            images: Tensor = pyro.sample("x_future", pixels(logits))
+            return images
+
+    @torch.no_grad()
+    def sample_mean(self, num_images: int) -> Tensor:
+        """E[x | z] of images sampled from nothing, ``(num_images, *image_shape)``."""
+        with poutine.block(), pyro.plate("image", num_images, dim=-1):
+            return self.draw((num_images, 1)).sigmoid().squeeze(-4)
+
+    @torch.no_grad()
+    def reconstruct(self, guide: "ImageGuide", x: Tensor) -> Tensor:
+        """E[x | z] with a sample of the guide for each image, of the shape of ``x``."""
+        with poutine.block():
+            sampled = poutine.trace(guide).get_trace(x)
+            replayed = poutine.replay(self, trace=sampled)
+            observed: Any = poutine.trace(replayed).get_trace(x).nodes["x"]
+        mean: Tensor = observed["fn"].mean
+        return mean
+
+
+class ImageGuide(nn.Module):
+    """What guides of an :class:`ImageModel` share; a subclass defines :meth:`draw`.
+
+    Args:
+        model: the model it is for, which is not owned.
+    """
+
+    def __init__(self, model: ImageModel) -> None:
+        super().__init__()
+        self._model = (model,)  # in a tuple: its parameters have one owner
+
+    def draw(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Sample the latents of images ``(batch, T, *image_shape)`` within a Pyro program."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ...] | None:
+        """q(z | x); the arguments are those of the model.
+
+        Returns:
+            the latents in the order of the model's sites.
+        """
+        register(self)
+        check_horizon(x, horizon, lengths)
+        if x is None:
+            return None
+        check_images(x, self._model[0].frame_shape, lengths)
+        with pyro.plate("image", len(x), dim=-1):
+            return self.draw(x)
+
+
+def pixels(logits: Tensor) -> dist.TorchDistribution:
+    """Independent binary pixels of sequences of images ``(*batch, T, C, H, W)``."""
+    bernoulli: dist.TorchDistribution = dist.Bernoulli(logits=precise(logits)).to_event(4)
+    return bernoulli
+
+
+def check_images(x: Tensor, image_shape: tuple[int, ...], lengths: Tensor | None = None) -> None:
+    """Refuse what is not a batch of sequences of binary images.
+
+    Raises:
+        ValueError: for another shape, pixels that are not 0 or 1, or lengths.
+    """
+    check_shape(x, image_shape)
+    if lengths is not None:
+        raise ValueError("expected no lengths: images are independent, and every one counts")
+    if not x.is_floating_point():
+        raise ValueError(f"expected binary images as floating point numbers, got {x.dtype}")
+    if not is_validation_enabled():
+        return
+    odd = x[(x != 0) & (x != 1)]  # NaN is neither
+    if len(odd):
+        raise ValueError(
+            f"x holds {float(odd[0]):g}; expected binary pixels 0 and 1 such as those of "
+            "pyro_afslvm.data.BinarizedMNIST"
+        )

@@ -1,0 +1,60 @@
+"""The bound as one torch module, and what it needs of the data."""
+
+from typing import Any
+
+import pyro.poutine as poutine
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+
+from pyro_afslvm.models.base import context_length
+from pyro_afslvm.models.pair import Pair
+from pyro_afslvm.models.programs import evaluating, no_guide, one_line_errors
+from pyro_afslvm.objectives import LatentScale, UnwatchedELBO
+
+
+class BoundLoss(nn.Module):
+    """The negative bound in nats per sequence and scored frame, as one torch module.
+
+    Args:
+        pair: model and guide.
+        elbo: the objective, by default that of ``Trace_ELBO()``.
+
+    Attributes:
+        latents: by how much the divergence of the latents counts; fully, until it is changed.
+    """
+
+    def __init__(self, pair: Pair, elbo: ELBO | None = None) -> None:
+        super().__init__()
+        self.model = pair.model
+        self.guide = pair.guide
+        self.elbo = elbo or UnwatchedELBO()  # type: ignore[no-untyped-call]
+        self.latents = LatentScale(sites=getattr(pair.model, "sites", ("z",)))
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
+        loss: Tensor = self.elbo.differentiable_loss(  # type: ignore[attr-defined]
+            self.latents(self.model), self.latents(self.guide or no_guide), x
+        )
+        return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
+
+
+@torch.no_grad()
+def check_discrete(model: nn.Module, x: Tensor) -> None:
+    """Refuse a density of real numbers where the pixels are 0 or 1.
+
+    On two points a density grows without bound, and says nothing of their probability.
+
+    Args:
+        model: a Pyro program with a site ``x``.
+        x: some of the data, ``(batch, T, *frame_shape)``.
+
+    Raises:
+        ValueError: if the model's ``x`` is not discrete, or ``x`` is none of its values.
+    """
+    with evaluating(model), one_line_errors():
+        observed: Any = poutine.trace(model).get_trace(x).nodes["x"]
+    if not observed["fn"].support.is_discrete:
+        raise ValueError(
+            "the data are binary, but the model has a density of real numbers, which grows "
+            "without bound on them: take a model of binary images such as models/vae.py"
+        )

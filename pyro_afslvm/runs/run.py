@@ -1,0 +1,188 @@
+"""Run folders: what was trained, how, and what came of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_afslvm.data import SequenceSource, source_from_config
+from pyro_afslvm.runs.checkpoint import FORMAT, RunError
+from pyro_afslvm.runs.recipe import Recipe, RecipeError, execute, is_known, load_recipe
+from pyro_afslvm.runs.settings import TrainSettings
+from pyro_afslvm.utils.files import write_atomically, write_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder holding one training run.
+
+    ``recipe.py`` (its text), ``settings.json`` (settings, data, versions), ``metrics.csv``,
+    ``last.ckpt``, ``best.ckpt``, and after evaluation ``results.json`` and ``pictures.npz``.
+    """
+
+    path: Path
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation figure."""
+        return self.path / "best.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """Curve of training: step, seconds, nats/dim."""
+        return self.path / "metrics.csv"
+
+    @property
+    def results(self) -> Path:
+        """Figures on the test set, with their protocol."""
+        return self.path / "results.json"
+
+    @property
+    def pictures(self) -> Path:
+        """Arrays for the figures."""
+        return self.path / "pictures.npz"
+
+    @classmethod
+    def create(
+        cls, path: str | Path, recipe: Recipe, settings: TrainSettings, source: SequenceSource
+    ) -> "Run":
+        """Start a run in a new or empty folder.
+
+        Raises:
+            RunError: if the folder holds anything.
+        """
+        from pyro_afslvm.data import software_versions
+
+        run = cls(Path(path))
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise RunError(f"{run.path} is not empty: choose another --out, or give --resume")
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {run.path}: {error.strerror}") from None
+        write_atomically(run.path / "recipe.py", recipe.text.encode())
+        versions = software_versions()
+        run._write_settings(settings, source.describe(), source.config(), versions)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open an existing run.
+
+        Raises:
+            RunError: if there is none, or it is of another version.
+        """
+        run = cls(Path(path))
+        if not (run.path / "settings.json").is_file():
+            raise RunError(f"{run.path} holds no run: settings.json is missing")
+        version = run.read_settings().get("format")
+        if version != FORMAT:
+            raise RunError(f"{run.path} is of format {version}, this version reads {FORMAT}")
+        return run
+
+    def read_settings(self) -> dict[str, Any]:
+        """Contents of ``settings.json``."""
+        return read_json(self.path / "settings.json")
+
+    @property
+    def settings(self) -> TrainSettings:
+        """How the run was trained."""
+        try:
+            # older runs say nothing of an average, for they had none
+            return TrainSettings(**{"average": 0.0, **self.read_settings()["training"]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path / 'settings.json'} is damaged: {error}") from None
+
+    @property
+    def source(self) -> SequenceSource:
+        """The data the run was trained on.
+
+        Raises:
+            ValueError: if it is not a source of this library.
+        """
+        return source_from_config(self.read_settings().get("source", {}))
+
+    def check_resumable(
+        self, recipe: Recipe, settings: TrainSettings, source: SequenceSource
+    ) -> None:
+        """Refuse to resume with another recipe or changed settings.
+
+        Raises:
+            RunError: naming what differs.
+        """
+        if recipe.text != self.recipe_text:
+            raise RunError(f"{self.path} was trained with another recipe than {recipe.path}")
+        if changed := settings.changed_from(self.settings):
+            raise RunError(f"{self.path} was trained with another {', '.join(changed)}")
+        if source.describe() != self.read_settings().get("data"):
+            raise RunError(f"{self.path} was trained on other data")
+
+    def update_settings(self, settings: TrainSettings) -> None:
+        """Note a new budget on resuming."""
+        stored = self.read_settings()
+        self._write_settings(settings, stored["data"], stored["source"], stored["versions"])
+
+    @property
+    def recipe_text(self) -> str:
+        """Text of the recipe the run was trained with."""
+        try:
+            return (self.path / "recipe.py").read_text()
+        except (OSError, UnicodeDecodeError):
+            raise RunError(f"{self.path} holds no readable recipe.py") from None
+
+    def recipe(self, *, given: str | Path | None = None, trust: bool = False) -> Recipe:
+        """The run's recipe, which is code, made executable.
+
+        Args:
+            given: a recipe of the user's own that must have the same text.
+            trust: execute the folder's copy whoever wrote it.
+
+        Raises:
+            RecipeError: if the text is not one the user has here.
+        """
+        text = self.recipe_text
+        if given is not None:
+            recipe = load_recipe(given)
+            if recipe.text != text:
+                raise RecipeError(f"{self.path} was trained with another recipe than {given}")
+            return recipe
+        if not (trust or is_known(text)):
+            raise RecipeError(
+                f"{self.path / 'recipe.py'} is code that was not run here before: read it, then "
+                "give --trust, or name your own copy with --recipe FILE"
+            )
+        return execute(self.path / "recipe.py", text)
+
+    def _write_settings(
+        self,
+        settings: TrainSettings,
+        data: Mapping[str, Any],
+        source: Mapping[str, Any],
+        versions: Mapping[str, str],
+    ) -> None:
+        content = {
+            "format": FORMAT,
+            "training": asdict(settings),
+            "data": dict(data),
+            "source": dict(source),
+            "versions": dict(versions),
+        }
+        write_json(self.path / "settings.json", content)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"cannot read {path}: {error}") from None

@@ -1,0 +1,1 @@
+"""Training: one loop, in notebooks and on the command line."""

@@ -1,0 +1,5 @@
+"""Why training stops."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""

@@ -1,0 +1,56 @@
+"""Ctrl-C and silence around a training."""
+
+import logging
+import math
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyro_afslvm.training.loop import Training
+
+
+ONE_SIGNAL = 2.0  # seconds within which a signal is the same one
+
+
+@contextmanager
+def interruptible(training: "Training") -> Iterator[None]:
+    """Let the first Ctrl-C end the step and save; one that comes later ends at once."""
+    first = math.inf
+
+    def stop(*_: object) -> None:
+        nonlocal first
+        first = min(first, time.monotonic())
+        # the terminal sends it to all processes, and torchrun passes it on: that is one
+        if time.monotonic() > first + ONE_SIGNAL:
+            raise KeyboardInterrupt
+        training.interrupted = True
+
+    try:
+        before = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's advice; its errors still come through."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

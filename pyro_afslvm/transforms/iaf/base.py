@@ -1,0 +1,162 @@
+"""Algorithm 1 of the IAF paper, for events of any shape and networks of any kind."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.torch_transform import TransformModule
+from torch import Tensor, nn
+from torch.distributions import Transform
+from torch.distributions.utils import _sum_rightmost
+from torch.nn.functional import logsigmoid
+
+from pyro_afslvm.transforms.base import Inverse
+from pyro_afslvm.transforms.cache import Memo
+
+
+class InverseFlow(TransformModule):
+    """Steps of an inverse autoregressive flow; a subclass says what its events and networks are.
+
+    Args:
+        steps: the network of each step.
+    """
+
+    bijective = True
+    sign = +1
+
+    def __init__(self, steps: Sequence[nn.Module]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.steps = nn.ModuleList(steps)
+        self._memo: Memo[Inverse] = Memo()
+
+    @property
+    def depth(self) -> int:
+        """Number of steps."""
+        return len(self.steps)
+
+    def condition(self, context: Tensor | None = None) -> "ConditionedInverseFlow":
+        """The transform given its context; it shares the parameters."""
+        raise NotImplementedError
+
+    def _call(self, z: Tensor) -> Tensor:
+        return self.condition()._call(z)
+
+    def _inverse(self, z: Tensor) -> Tensor:
+        return self.condition()._inverse(z)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.condition().log_abs_det_jacobian(x, y)
+
+    def with_cache(self, cache_size: int = 1) -> "InverseFlow":
+        return self  # the memo does what torch's cache would, and sees changed parameters
+
+    def __repr__(self) -> str:
+        return nn.Module.__repr__(self)
+
+
+class ConditionedInverseFlow(Transform):
+    """An inverse autoregressive flow with its context, and a mask if it takes one, given.
+
+    Sampling is one pass of a network per step, and so is the log-determinant of a sample, in
+    the same pass; a value that was not just sampled takes a pass per entry and step.
+    """
+
+    bijective = True
+    sign = +1
+
+    def __init__(
+        self, transform: InverseFlow, *, context: Tensor | None, mask: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.transform: Any = transform
+        self.context = context
+        self.mask = mask
+
+    def with_cache(self, cache_size: int = 1) -> "ConditionedInverseFlow":
+        return self
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        """The shape of the values, broadcast with what is given."""
+        raise NotImplementedError
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        """The same, for both directions keep it."""
+        return self.forward_shape(shape)
+
+    def log_scale(self, value: Tensor) -> Tensor:
+        """log of the derivative of every entry of a value: the log-determinant before its sum."""
+        return self._inverted(value).log_scale
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        known = self._find(y)
+        log_scale = self._sample(self._prepare(x))[1] if known is None else known.log_scale
+        log_det: Tensor = _sum_rightmost(log_scale, self.domain.event_dim)
+        return log_det
+
+    def _call(self, z: Tensor) -> Tensor:
+        z = self._prepare(z)
+        value, log_scale = self._sample(z)
+        # a leaf outlives its graph, and is not to gather the memo's hooks
+        noise = z.view_as(z) if z.is_leaf and z.requires_grad else z
+        self._keep(value, Inverse(noise, log_scale))
+        return value
+
+    def _inverse(self, value: Tensor) -> Tensor:
+        return self._inverted(value).noise
+
+    def _inverted(self, value: Tensor) -> Inverse:
+        inverse = self._find(value)
+        if inverse is None:
+            inverse = self._score(self._prepare(value))
+            self._keep(value, inverse)
+        return inverse
+
+    # Algorithm 1 ------------------------------------------------------------------------
+
+    def _sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The value from the noise, and the log-scale of every entry."""
+        value, log_scale = self._unpadded(z), torch.zeros_like(z)
+        for network in self.transform.steps:
+            m, s = self._parameters(network, value)
+            value = torch.sigmoid(s) * value + torch.sigmoid(-s) * m
+            log_scale = log_scale + logsigmoid(s)
+        return self._masked(value, log_scale, identity=z)
+
+    def _score(self, value: Tensor) -> Inverse:
+        """The noise behind a value: entry after entry, step by step backwards."""
+        z, log_scale = self._unpadded(value), torch.zeros_like(value)
+        for network in reversed(self.transform.steps):
+            z, step_log_scale = self._undo(network, z)
+            log_scale = log_scale + step_log_scale
+        return Inverse(*self._masked(z, log_scale, identity=value))
+
+    def _parameters(self, network: Any, z: Tensor) -> tuple[Tensor, Tensor]:
+        """m and s of one step, in the precision of z."""
+        raise NotImplementedError
+
+    def _undo(self, network: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+        """What was before one step, and the step's log-scale of every entry."""
+        raise NotImplementedError
+
+    # padding, shapes, memory ------------------------------------------------------------
+
+    def _unpadded(self, x: Tensor) -> Tensor:
+        return x
+
+    def _masked(self, z: Tensor, log_scale: Tensor, *, identity: Tensor) -> tuple[Tensor, Tensor]:
+        return z, log_scale
+
+    def _prepare(self, z: Tensor) -> Tensor:
+        """In float32 or better, in full shape; the same tensor where it is already so."""
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        shape = self.forward_shape(z.shape)
+        return z if z.shape == shape else z.expand(shape)
+
+    def _find(self, value: Tensor) -> Inverse | None:
+        found: Inverse | None = self.transform._memo.find(
+            self.transform, (value, self.context, self.mask)
+        )
+        return found
+
+    def _keep(self, value: Tensor, inverse: Inverse) -> None:
+        self.transform._memo.keep(self.transform, (value, self.context, self.mask), inverse)

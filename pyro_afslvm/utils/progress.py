@@ -1,0 +1,33 @@
+"""Progress bars in the terminal."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    pass
+
+
+def _bar(*, shown: bool = True) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        disable=not shown,
+    )
+
+
+@contextmanager
+def counting_bar(name: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar over things that are counted."""
+    with _bar(shown=shown) as bar:
+        task = bar.add_task(name, total=None, note="")
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, total=total, completed=done)
+
+        yield report

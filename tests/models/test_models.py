@@ -1,0 +1,225 @@
+"""The recipes: the paper's sizes, and that every parameter of every one of them learns."""
+
+import copy
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+
+import pyro
+import pyro.optim
+import pyro.poutine as poutine
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor, nn
+
+from pyro_afslvm import Pair
+from pyro_afslvm.models.programs import no_guide
+from pyro_afslvm.models.vae import ImageModel
+
+ROOT = Path(__file__).parents[2]
+PAPER = {
+    # parameters for grey and for colour frames
+    "models.af1": (335_042, 338_502),
+    "models.af2": (670_084, 677_004),
+    "models.slvm": (11_293_186, 11_299_334),
+    "models.slvm_af1": (10_574_532, 10_584_140),
+    "models.slvm_af2": (10_574_532 + 335_042, 10_584_140 + 338_502),
+}
+RECIPES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in (ROOT / "models").rglob("*.py")
+    if file.stem not in ("__init__", "motivating_example")  # the latter has no parameters
+)
+SMALL = "models.small.slvm_af1"
+
+
+def build(recipe: str, *frame_shape: tuple[int, ...]) -> Pair:
+    pyro.set_rng_seed(1)
+    if "vector" in recipe:
+        frame_shape = ()  # its own, for it takes no pictures
+    return import_module(recipe).build(*frame_shape)
+
+
+def modules(pair: Pair) -> list[nn.Module]:
+    return [pair.model] if pair.guide is None else [pair.model, pair.guide]
+
+
+def parameters(pair: Pair) -> list[nn.Parameter]:
+    return list(chain.from_iterable(module.parameters() for module in modules(pair)))
+
+
+def names(pair: Pair) -> list[str]:
+    return [name for module in modules(pair) for name, _ in module.named_parameters()]
+
+
+def values(pair: Pair) -> list[Tensor]:
+    return [p.detach().clone() for p in parameters(pair)]
+
+
+def unmoved(pair: Pair, before: list[Tensor]) -> list[str]:
+    pairs = zip(names(pair), parameters(pair), before, strict=True)
+    return [name for name, p, old in pairs if torch.equal(p, old)]
+
+
+def batch(pair: Pair) -> Tensor:
+    """2 sequences with two frames to be scored; the noise is always the same."""
+    length = pair.model.context_length + 2
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, length, *pair.model.frame_shape, generator=generator)
+    x = x.round() if isinstance(pair.model, ImageModel) else x  # of binary pixels
+    return x.to(parameters(pair)[0].dtype)
+
+
+def svi_step(pair: Pair) -> float:
+    adam = pyro.optim.Adam({"lr": 1e-3})
+    return SVI(pair.model, pair.guide or no_guide, adam, Trace_ELBO()).step(batch(pair))
+
+
+# ---- the paper's sizes ----
+
+
+def test_every_recipe_of_the_issue_is_there() -> None:
+    assert set(PAPER) <= set(RECIPES)
+    assert len(RECIPES) >= 10
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("recipe", PAPER)
+def test_parameter_counts_of_the_paper(recipe: str, channels: int) -> None:
+    pair = import_module(recipe).build((channels, 64, 64))
+    distinct = {id(p): p.numel() for p in parameters(pair) if p.requires_grad}
+    assert sum(distinct.values()) == PAPER[recipe][channels == 3]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_model_and_guide_own_each_tensor_once(recipe: str) -> None:
+    pair = build(recipe)
+    states = [module.state_dict() for module in modules(pair)]
+    keys = list(chain.from_iterable(states))
+    pointers = [t.data_ptr() for state in states for t in state.values()]
+    assert len(set(keys)) == len(keys)
+    assert len(set(pointers)) == len(pointers)
+    assert len({id(p) for p in parameters(pair)}) == len(parameters(pair))
+
+
+# ---- every parameter learns ----
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_parameter_gets_a_finite_gradient_and_moves(recipe: str) -> None:
+    pair = build(recipe)
+    before = values(pair)
+    optimizer = torch.optim.Adam(parameters(pair), lr=1e-3)
+    loss = Trace_ELBO()(pair.model, pair.guide or no_guide)(batch(pair))
+    loss.backward()
+    gradients = dict(zip(names(pair), (p.grad for p in parameters(pair)), strict=True))
+    assert [name for name, g in gradients.items() if g is None or not g.isfinite().all()] == []
+    optimizer.step()
+    assert unmoved(pair, before) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_parameter_moves_in_one_step_of_svi(recipe: str) -> None:
+    pair = build(recipe)
+    before = values(pair)
+    svi_step(pair)
+    assert unmoved(pair, before) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_svi_and_torch_get_the_same_gradients(recipe: str, float64: None) -> None:
+    pair = build(recipe, (1, 16, 16))
+    guide, x = pair.guide or no_guide, batch(pair)
+    pyro.set_rng_seed(2)
+    loss = Trace_ELBO().loss_and_grads(pair.model, guide, x)
+    by_svi = [p.grad.clone() for p in parameters(pair)]
+    for module in modules(pair):
+        module.zero_grad()
+    pyro.set_rng_seed(2)
+    differentiable = Trace_ELBO().differentiable_loss(pair.model, guide, x)
+    differentiable.backward()
+    assert differentiable.item() == pytest.approx(loss, rel=1e-12)
+    # the bias before a batch norm has gradient zero, up to rounding of the others
+    floor = 1e-12 * max(float(g.abs().max()) for g in by_svi)
+    for name, p, expected in zip(names(pair), parameters(pair), by_svi, strict=True):
+        torch.testing.assert_close(p.grad, expected, rtol=1e-8, atol=floor, msg=name)
+
+
+# ---- what Pyro's param store would leave untrained, without a word ----
+
+
+def test_a_second_model_of_the_same_class_trains() -> None:
+    first, second = build(SMALL), build(SMALL)
+    svi_step(first)
+    of_first, of_second = values(first), values(second)
+    svi_step(second)
+    assert unmoved(second, of_second) == []
+    assert len(unmoved(first, of_first)) == len(of_first)
+
+
+def test_two_models_of_the_same_class_in_one_program_are_both_seen() -> None:
+    pairs = [build(SMALL), build(SMALL)]
+    with poutine.trace(param_only=True) as captured:
+        for pair in pairs:
+            pair.model(batch(pair))
+            pair.guide(batch(pair))
+    seen = {id(site["value"].unconstrained()) for site in captured.trace.nodes.values()}
+    assert seen == {id(p) for pair in pairs for p in parameters(pair)}
+
+
+def test_a_copy_of_a_trained_pair_trains_on_its_own() -> None:
+    pair = build(SMALL)
+    svi_step(pair)
+    twin = copy.deepcopy(pair)
+    assert twin.guide.model is twin.model
+    assert twin.model is not pair.model
+    original, copied = values(pair), values(twin)
+    svi_step(twin)
+    assert unmoved(twin, copied) == []
+    assert len(unmoved(pair, original)) == len(original)
+    svi_step(pair)
+    assert unmoved(pair, original) == []
+
+
+def test_a_model_trains_after_the_param_store_was_cleared() -> None:
+    pair = build(SMALL)
+    svi_step(pair)
+    pyro.clear_param_store()
+    before = values(pair)
+    svi_step(pair)
+    assert unmoved(pair, before) == []
+
+
+def test_a_replaced_parameter_trains() -> None:
+    pair = build(SMALL)
+    svi_step(pair)
+    head = pair.model.flow.conditioner.heads
+    head.weight = nn.Parameter(2 * head.weight.detach())
+    pair.model.load_state_dict(copy.deepcopy(pair.model.state_dict()), assign=True)
+    before = values(pair)
+    svi_step(pair)
+    assert unmoved(pair, before) == []
+    assert len(pyro.get_param_store()) == len(parameters(pair))
+
+
+def test_a_frozen_flow_stays_and_trains_once_it_is_thawed() -> None:
+    pair = build(SMALL)
+    flow = {f"flow.{name}" for name, _ in pair.model.flow.named_parameters()}
+    pair.model.flow.requires_grad_(False)
+    before = values(pair)
+    svi_step(pair)
+    assert set(unmoved(pair, before)) == flow
+    pair.model.flow.requires_grad_(True)
+    before = values(pair)
+    svi_step(pair)
+    assert unmoved(pair, before) == []
+
+
+def test_a_model_with_weights_of_another_memory_format_trains() -> None:
+    pair = build(SMALL)
+    for module in modules(pair):
+        module.to(memory_format=torch.channels_last)
+    before = values(pair)
+    svi_step(pair)
+    assert unmoved(pair, before) == []

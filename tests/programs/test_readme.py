@@ -1,0 +1,31 @@
+"""The examples of the README run, one after the other, as one program; links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import ROOT, run_python
+
+README = ROOT / "README.md"
+
+
+@pytest.mark.slow
+def test_the_examples_run(tmp_path: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(examples) > 2
+    program = "\n".join(examples).replace("steps=100", "steps=3")
+    run_python("-W", "error::UserWarning:pyro_afslvm", "-c", program, cwd=tmp_path, timeout=240)
+    assert (tmp_path / "results.nc").exists()
+
+
+@pytest.mark.parametrize("page", [README, *sorted(ROOT.glob("docs/*.md"))], ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_pages_are_linked() -> None:
+    for page in ROOT.glob("docs/*.md"):
+        assert f"](docs/{page.name})" in README.read_text()

@@ -1,0 +1,125 @@
+"""Small models and every kind of guide for them, for the generic tests."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_afslvm import (
+    SLVM,
+    FilteringGuide,
+    FrameMemory,
+    InverseAutoregressive,
+    IterativeGuide,
+    LSTMConditioner,
+    MLPConditioner,
+    SmoothingGuide,
+    TemporalAffine,
+    TemporalChain,
+    TemporalHierarchy,
+)
+from pyro_afslvm.guides import ForwardGuide
+from pyro_afslvm.networks import MLPDecoder, MLPEncoder
+from tests.support.registry import perturb
+
+SIZE, LATENT, GIVEN = 3, 4, 2
+
+
+class System(NamedTuple):
+    model: SLVM
+    guide: ForwardGuide
+
+
+def flow() -> TemporalAffine:
+    return TemporalAffine(MLPConditioner(SIZE, window=GIVEN, hidden=(8,)))
+
+
+def prior(context: int = 0) -> TemporalAffine:
+    return TemporalAffine(LSTMConditioner(LATENT, hidden=6, context_features=context))
+
+
+def levels(context: int = 0) -> TemporalHierarchy:
+    upper = LSTMConditioner(1, hidden=5, context_features=context)
+    lower = LSTMConditioner(LATENT - 1, hidden=5, context_features=context + 1)
+    return TemporalHierarchy([TemporalAffine(upper), TemporalAffine(lower)], [1, LATENT - 1])
+
+
+def plain(*, with_flow: bool = True) -> SLVM:
+    front = flow() if with_flow else None
+    return SLVM((SIZE,), LATENT, prior=prior(), decoder=MLPDecoder(LATENT, SIZE), flow=front)
+
+
+def flow_prior() -> SLVM:
+    chain = TemporalChain([prior(), prior()])
+    return SLVM((SIZE,), LATENT, prior=chain, decoder=MLPDecoder(LATENT, SIZE), flow=flow())
+
+
+def hierarchy() -> SLVM:
+    return SLVM((SIZE,), LATENT, prior=levels(), decoder=MLPDecoder(LATENT, SIZE), flow=flow())
+
+
+def vrnn(*, with_flow: bool = True, hidden: int = 5) -> SLVM:
+    memory = FrameMemory(MLPEncoder(SIZE, features=7), hidden=hidden)
+    return SLVM(
+        (SIZE,),
+        LATENT,
+        prior=prior(memory.features),
+        decoder=MLPDecoder(LATENT + memory.features, SIZE),
+        flow=flow() if with_flow else None,
+        memory=memory,
+        decode_memory=True,
+    )
+
+
+MODELS: dict[str, Callable[[], SLVM]] = {
+    "plain": plain,
+    "no-flow": lambda: plain(with_flow=False),
+    "flow-prior": flow_prior,
+    "hierarchy": hierarchy,
+    "vrnn": vrnn,
+    "vrnn-no-flow-no-lstm": lambda: vrnn(with_flow=False, hidden=0),
+}
+
+
+def encoder() -> MLPEncoder:
+    return MLPEncoder(SIZE, features=6)
+
+
+def iaf(context: int) -> InverseAutoregressive:
+    return InverseAutoregressive(LATENT, context_features=context, depth=2, hidden=(8,))
+
+
+GUIDES: dict[str, Callable[[SLVM], ForwardGuide]] = {
+    "filtering": lambda m: FilteringGuide(m, encoder(), hidden=5),
+    "filtering-iaf": lambda m: FilteringGuide(m, encoder(), hidden=5, iaf=iaf(6)),
+    "smoothing": lambda m: SmoothingGuide(m, encoder(), summary=4, hidden=5),
+    "smoothing-iaf": lambda m: SmoothingGuide(m, encoder(), summary=4, hidden=5, iaf=iaf(14)),
+    "iterative": lambda m: IterativeGuide(m, iterations=2, hidden=(8,)),
+    "hierarchy": lambda m: FilteringGuide(m, encoder(), posterior=levels(6)),
+}
+
+PAIRS = [
+    *(("plain", guide) for guide in GUIDES),
+    *((model, "filtering") for model in MODELS if model != "plain"),
+    ("hierarchy", "hierarchy"),
+    ("flow-prior", "iterative"),
+    ("hierarchy", "iterative"),
+    ("vrnn", "iterative"),
+    ("vrnn", "smoothing-iaf"),
+    ("no-flow", "filtering-iaf"),
+]
+
+
+def system(model: str, guide: str, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> System:
+    """A model and a guide with random weights, in evaluation mode."""
+    torch.manual_seed(seed)
+    made = MODELS[model]().to(dtype).eval()
+    posterior = GUIDES[guide](made).to(dtype).eval()
+    perturb(made)
+    perturb(posterior)
+    return System(made, posterior)
+
+
+def sequences(batch: int = 3, length: int = 8) -> Tensor:
+    return torch.randn(batch, length, SIZE, dtype=torch.float64)
