@@ -12,7 +12,7 @@ from pyro_afslvm import Pair
 from pyro_afslvm.data import Dequantization, SequenceSource, check_ceiling
 from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.objectives import bound_terms, smc
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 
 MOST_PARTICLES = 512  # of all sequences together, at once in the particle filter
 BOUNDS = ("elbo", "iwae", "smc")
@@ -42,7 +42,7 @@ def frames_to_score(
     if len(data) < sequences:
         raise ValueError(f"the test set holds {len(data)} sequences, fewer than {sequences}")
     pixels = torch.stack([data[i] for i in range(sequences)])
-    seed_step(seed, 0, 1 << 24)
+    seed_step(seed, 0, Stream.PROGRAM)
     return noise(pixels)
 
 
@@ -81,7 +81,7 @@ def measure(
     found = []
     for i, rows in enumerate(parts):
         rows = rows.to(device)
-        seed_step(seed, i, 1 << 25)
+        seed_step(seed, i, Stream.PARTICLES)
         terms = bound_terms(pair.model, pair.guide, rows, num_particles=particles)
         log_weights = terms.bound.double().sum(-1)  # (K, batch)
         filtered = [

@@ -11,7 +11,7 @@ from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint
 from pyro_afslvm.runs.recipe import Recipe, build_pair
 from pyro_afslvm.runs.run import Run
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 
 
 def fixed_model(recipe: Recipe, fixed: Pair, frame_shape: tuple[int, ...]) -> Recipe:
@@ -48,7 +48,7 @@ def _same(model: nn.Module, fixed: Pair) -> bool:
     device = next(fixed.model.parameters()).device
     found = []
     for program in (model.to(device).eval(), fixed.model):
-        seed_step(0, 0, 1 << 24)
+        seed_step(0, 0, Stream.PROGRAM)
         x = torch.rand(2, 2 + crop_length(program, 1), *program.frame_shape).to(device)
         terms = bound_terms(program, fixed.guide, x)
         found.append(torch.cat([terms.log_likelihood, terms.kl]))

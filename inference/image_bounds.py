@@ -14,7 +14,7 @@ from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.runs.run import Run, read_json
 from pyro_afslvm.utils.files import write_json
 from pyro_afslvm.utils.progress import counting_bar
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 
 
 class Measured(NamedTuple):
@@ -43,7 +43,7 @@ def measure(
     elbo = FreeBitsELBO(free_bits) if free_bits else None
     with counting_bar(f"measuring {name:<16}") as progress:
         for i, batch in enumerate(x.to(device).split(batch_size)):
-            seed_step(0, i, 1 << 25)
+            seed_step(0, i, Stream.PARTICLES)
             terms = bound_terms(pair.model, pair.guide, batch, num_particles=samples)
             vlb.append(terms.bound.double().mean(0).sum(-1).cpu())
             kl.append(terms.kl.double().mean(0).sum(-1).cpu())

@@ -29,7 +29,7 @@ from pyro_afslvm.plots.scores import score_curves
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.files import write_atomically
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 
 COPY = "copy"
 LEVEL = 0.9  # of the interval whose coverage is printed
@@ -45,7 +45,7 @@ def sequences(
     data = source.dataset(split, num_frames=given + horizon)
     if len(data) < count:
         raise ValueError(f"the {split} set holds {len(data)} sequences, fewer than {count}")
-    seed_step(seed, 0, 1 << 24)
+    seed_step(seed, 0, Stream.PROGRAM)
     return dequantization(source.noise)(torch.stack([data[i] for i in range(count)]))
 
 

@@ -27,7 +27,7 @@ from pyro_afslvm.models.base import context_length
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.utils.distributed import ALONE, Processes
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 
 Progress = Callable[[int, int], None]
 
@@ -85,7 +85,7 @@ def likelihood(
     device = next(pair.model.parameters()).device
     figures: dict[int, tuple[NDArray[np.float64], int]] = {}
     for i, batch in _batches(data, batch_size, processes):
-        seed_step(seed, i, 1 << 22)
+        seed_step(seed, i, Stream.EVALUATION)
         x = noise(batch.to(device))
         terms = bound_terms(pair.model, pair.guide, x, num_particles=num_samples)
         scored = terms.bound[..., -scored_frames:].double()
@@ -122,7 +122,7 @@ def correlations(
     frames: dict[int, Tensor] = {}
     noises: dict[int, Tensor] = {}
     for i, batch in _batches(data, 25, processes):
-        seed_step(seed, i, 1 << 22)
+        seed_step(seed, i, Stream.EVALUATION)
         x = noise(batch.to(device))
         frames[i] = x[:, -scored_frames:].cpu()
         if flow is not None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_afslvm.data import SequenceDataset, SequenceSource, Split, dequantization
 from pyro_afslvm.models.pair import Pair
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 
 IMAGES = 40  # shown of a data set of single images
 
@@ -37,7 +37,7 @@ def pictures(
     from pyro.infer import Predictive
 
     pair.eval()
-    seed_step(seed, 0, 1 << 23)
+    seed_step(seed, 0, Stream.PICTURES)
     device = next(pair.model.parameters()).device
     if source.num_frames == 1:
         return _single_images(pair, source.dataset(split, num_frames=1))

@@ -5,6 +5,7 @@ from typing import Any
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO
+from pyro.infer.util import torch_item
 from torch import Tensor, nn
 
 from pyro_afslvm.models.base import context_length
@@ -32,10 +33,23 @@ class BoundLoss(nn.Module):
         self.latents = LatentScale(sites=getattr(pair.model, "sites", ("z",)))
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
-        loss: Tensor = self.elbo.differentiable_loss(  # type: ignore[attr-defined]
-            self.latents(self.model), self.latents(self.guide or no_guide), x
-        )
-        return loss / (x.shape[0] * (x.shape[1] - context_length(self.model)))
+        programs = self.latents(self.model), self.latents(self.guide or no_guide)
+        terms = x.shape[0] * (x.shape[1] - context_length(self.model))
+        if not hasattr(self.elbo, "differentiable_loss"):
+            return self._with_gradients(programs, x, terms)
+        loss: Tensor = self.elbo.differentiable_loss(*programs, x)
+        return loss / terms
+
+    def _with_gradients(self, programs: Any, x: Tensor, terms: int) -> Tensor:
+        """The loss of an objective that takes its own gradients, such as wake-sleep."""
+        with poutine.trace(param_only=True) as seen:
+            loss = self.elbo.loss_and_grads(*programs, x)  # type: ignore[attr-defined]
+        sites: list[Any] = [*seen.trace.nodes.values()]
+        for site in sites:
+            gradient = site["value"].unconstrained().grad
+            if gradient is not None:
+                gradient.div_(terms)
+        return torch.tensor(float(torch_item(loss)) / terms, requires_grad=True)
 
 
 @torch.no_grad()

@@ -1,5 +1,21 @@
 """Why training stops."""
 
+from torch import Tensor
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on."""
+
+
+class DivergenceError(TrainingError):
+    """The bound is not finite, or a distribution has parameters that are not.
+
+    Args:
+        step: steps done before it.
+        reason: what was found.
+        x: the batch on which it was found.
+    """
+
+    def __init__(self, step: int, reason: str, x: Tensor) -> None:
+        super().__init__(f"{reason} at step {step}: lower the learning rate")
+        self.step, self.reason, self.x = step, reason, x

@@ -1,27 +1,28 @@
 """Stochastic variational inference in one call, for notebooks."""
 
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple
 
+import pyro
 import pyro.poutine as poutine
 import torch
-from pyro.infer import ELBO, SVI, Trace_ELBO
-from pyro.infer.util import torch_item, zero_grads
-from pyro.optim import PyroOptim
+from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_afslvm.models.base import split
-from pyro_afslvm.models.programs import evaluating, no_guide
-from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
-from pyro_afslvm.training.errors import TrainingError
+from pyro_afslvm.models.pair import Pair
+from pyro_afslvm.models.programs import evaluating
+from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.training.loop import descend, parameters
 
 
 class FitResult(NamedTuple):
-    """What :func:`fit` saw.
+    """Course of a :func:`fit`.
 
-    ``bound`` is the (noisy) bound after each step, in nats per sequence and scored frame;
+    ``bound`` is the (noisy) bound at each step, in nats per sequence and scored frame;
     ``seconds`` the time since the start.
     """
 
@@ -31,7 +32,7 @@ class FitResult(NamedTuple):
 
 def fit(
     model: nn.Module,
-    guide: nn.Module | None,
+    guide: Callable[..., Any] | None,
     data: Tensor,
     *,
     steps: int = 1000,
@@ -43,17 +44,21 @@ def fit(
     seed: int = 0,
     progress: bool = True,
 ) -> FitResult:
-    """Train a model and its guide by SVI on a tensor of sequences.
+    """Train a model and its guide by stochastic variational inference on a tensor of sequences.
+
+    It takes the gradients of ``SVI(model, guide, optimizer, elbo)``, in the loop of
+    ``afslvm train``.
 
     Args:
         model: a Pyro program of this library; with ``guide=None`` its exact likelihood is
             maximised.
-        guide: a guide with the sites of the model, or ``None``.
+        guide: a guide with the sites of the model, or ``None``. Parameters that it makes by
+            ``pyro.param`` are trained too.
         data: ``(N, T, *frame_shape)``, dequantized; moved batch by batch to the model's device.
         steps: optimizer steps.
         batch_size: sequences per step, drawn without replacement within an epoch.
         learning_rate: of Adam.
-        clip_norm: largest gradient norm per parameter.
+        clip_norm: largest norm of the gradient of the loss, in nats per sequence and frame.
         elbo: the objective, ``Trace_ELBO()`` by default.
         kl_warmup: steps over which the divergence of the latents comes to count in full; the
             bound of these steps is then not a bound.
@@ -68,64 +73,69 @@ def fit(
         raise ValueError(f"expected at least 1 step and sequence, got {steps} and {batch_size}")
     if kl_warmup < 0:
         raise ValueError(f"expected kl_warmup of at least 0 steps, got {kl_warmup}")
-    frames = _scored_frames(model, data)
-    like = next(model.parameters(), data)
-    scale = 1.0 / (min(batch_size, len(data)) * frames)
-    adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
-    latents = LatentScale()
-    programs = [poutine.scale(latents(part), scale) for part in (model, guide or no_guide)]
-    svi = SVI(programs[0], programs[1], adam, elbo or Trace_ELBO())
+    _check(model, data)
+    loss = BoundLoss(Pair(model, guide), elbo or Trace_ELBO())  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam([{"params": [*loss.parameters()]}], learning_rate)
+    losses = descend(
+        loss,
+        optimizer,
+        islice(_batches(model, data, batch_size, seed), steps),
+        clip_norm=clip_norm,
+        kl_warmup=kl_warmup,
+        forward=_Learned(loss, optimizer),
+    )
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
-    batches = _batches(data, batch_size, torch.Generator().manual_seed(seed))
-    with evaluating(model, guide):  # so that the modes they are in come back
-        for part in (model, guide):
-            if isinstance(part, nn.Module):
-                part.train()
-        for step in _counted(steps, progress, bound):
-            latents.scale = warmed_up(step, kl_warmup)
-            try:
-                loss = _step(svi, next(batches).to(like.device, like.dtype))
-            except ValueError as error:  # Pyro's validation met NaN in a distribution
-                reason = str(error).split("\n")[0]
-                raise TrainingError(f"step {step}: {reason}; lower the learning rate") from None
-            bound[step], seconds[step] = -loss, time.perf_counter() - start
-            if not torch.isfinite(bound[step]):
-                raise TrainingError(f"the bound is {-loss} at step {step}: lower the learning rate")
+    with evaluating(model, guide), _bar(steps, shown=progress) as show:  # the modes come back
+        for step, value in enumerate(losses):
+            bound[step], seconds[step] = -value, time.perf_counter() - start
+            show(float(bound[step]))
     return FitResult(bound, seconds)
 
 
-def _scored_frames(model: nn.Module, data: Tensor) -> int:
-    """Frames per sequence that count; refuses bad data at once and not when its turn comes."""
+class _Learned:
+    """A loss whose programs may make parameters as they run, which the optimizer then moves."""
+
+    def __init__(self, loss: BoundLoss, optimizer: torch.optim.Optimizer) -> None:
+        self.loss, self.optimizer = loss, optimizer
+        self._known = -1  # parameters in the store
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(pyro.get_param_store()) == self._known:
+            value: Tensor = self.loss(x)
+            return value
+        with poutine.trace(param_only=True) as seen:
+            value = self.loss(x)
+        moved = {id(p) for p in parameters(self.optimizer)}
+        found: list[Any] = [*seen.trace.nodes.values()]
+        made = [site["value"].unconstrained() for site in found]
+        if made := [p for p in made if id(p) not in moved]:
+            self.optimizer.add_param_group({"params": made})
+        self._known = len(pyro.get_param_store())
+        return value
+
+
+def _check(model: nn.Module, data: Tensor) -> None:
+    """Refuse bad data at once and not when their turn comes."""
     context = int(getattr(model, "context_length", 0))
     frame_shape = getattr(model, "frame_shape", tuple(data.shape[2:]))
     for part in data.split(64):
         split(part, frame_shape=frame_shape, context_length=context, lengths=None)
-    return data.shape[1] - context
 
 
-def _step(svi: SVI, batch: Tensor) -> float:
-    """One step of SVI, without that of the optimizer if the loss is not finite."""
-    with poutine.trace(param_only=True) as captured:
-        loss = float(torch_item(svi.loss_and_grads(svi.model, svi.guide, batch)))
-    sites: list[Any] = list(captured.trace.nodes.values())
-    parameters = {site["value"].unconstrained() for site in sites}
-    if math.isfinite(loss):
-        svi.optim(parameters)
-    zero_grads(parameters)
-    return loss
-
-
-def _batches(data: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    size = min(size, len(data))
+def _batches(model: nn.Module, data: Tensor, size: int, seed: int) -> Iterator[Tensor]:
+    """Batches without end, of the device and precision of the model."""
+    size, generator = min(size, len(data)), torch.Generator().manual_seed(seed)
+    like = next(model.parameters(), data)
     while True:
         order = torch.randperm(len(data), generator=generator)
         for start in range(0, len(data) - size + 1, size):
-            yield data[order[start : start + size]]
+            yield data[order[start : start + size]].to(like.device, like.dtype)
 
 
-def _counted(steps: int, progress: bool, bound: Tensor) -> Iterator[int]:
-    if not progress:
-        yield from range(steps)
+@contextmanager
+def _bar(steps: int, *, shown: bool) -> Iterator[Callable[[float], None]]:
+    if not shown:
+        yield lambda bound: None
         return
     from rich.progress import (
         BarColumn,
@@ -144,6 +154,4 @@ def _counted(steps: int, progress: bool, bound: Tensor) -> Iterator[int]:
     )
     with Progress(*columns) as bar:
         task = bar.add_task("SVI", total=steps, bound="")
-        for step in range(steps):
-            yield step
-            bar.update(task, advance=1, bound=f"{bound[step]:.2f}")
+        yield lambda bound: bar.update(task, advance=1, bound=f"{bound:.2f}")

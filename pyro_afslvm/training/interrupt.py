@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyro_afslvm.training.loop import Training
+    from pyro_afslvm.training.session import Session
 
 
 ONE_SIGNAL = 2.0  # seconds within which a signal is the same one
 
 
 @contextmanager
-def interruptible(training: "Training") -> Iterator[None]:
+def interruptible(training: "Session") -> Iterator[None]:
     """Let the first Ctrl-C end the step and save; one that comes later ends at once."""
     first = math.inf
 
@@ -43,7 +43,7 @@ def interruptible(training: "Training") -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's advice; its errors still come through."""
-    logger = logging.getLogger("lightning.pytorch")
+    logger = logging.getLogger("lightning.fabric")
     level = logger.level
     logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -5,17 +5,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyro_afslvm.training.loop import Training
+    from pyro_afslvm.training.session import Session
 from pyro_afslvm.utils.progress import _bar
 
 
 @contextmanager
-def training_bar(name: str, *, shown: bool = True) -> Iterator[Callable[["Training"], None]]:
+def training_bar(name: str, *, shown: bool = True) -> Iterator[Callable[["Session"], None]]:
     """A bar over the steps or seconds of a training, with its last validation figure."""
     with _bar(shown=shown) as bar:
         task = bar.add_task(name, total=None, note="")
 
-        def report(training: "Training") -> None:
+        def report(training: "Session") -> None:
             seconds = training.settings.seconds
             share = training.step / training.steps
             if seconds is not None:

@@ -1,4 +1,4 @@
-"""Training for the command line, on Lightning: resumable to the bit."""
+"""Training a recipe into a run folder: resumable to the bit, on Lightning Fabric."""
 
 import shutil
 import sys
@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pyro
 import torch
+from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -29,10 +29,10 @@ from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings, as_launched
 from pyro_afslvm.training.acceleration import keep_freed_memory
 from pyro_afslvm.training.interrupt import interruptible, quiet
-from pyro_afslvm.training.loop import Training
 from pyro_afslvm.training.sampler import StepBatches
+from pyro_afslvm.training.session import Session
 from pyro_afslvm.utils.distributed import is_first_process
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 
 
 def train(
@@ -42,7 +42,7 @@ def train(
     settings: TrainSettings,
     *,
     resume: bool = False,
-    report: Callable[[Training], None] | None = None,
+    report: Callable[[Session], None] | None = None,
 ) -> Run:
     """Train a recipe on a data set into a run folder.
 
@@ -52,39 +52,100 @@ def train(
         out: the run folder; new, or with ``resume`` an earlier run's.
         settings: how to train.
         resume: go on with an earlier run, exactly as if it had not been interrupted.
-        report: called after every step with the :class:`Training`.
+        report: called after every step with the :class:`~pyro_afslvm.training.session.Session`.
 
     Raises:
         RunError: if the folder is in the way, or was trained otherwise.
         TrainingError: if the loss becomes NaN; the last good checkpoint is kept.
         KeyboardInterrupt: on Ctrl-C, after the step has ended and a checkpoint was written.
     """
-    noise = choose_noise(settings.noise, source)
-    settings = as_launched(settings.resolved(recipe.constants, noise=noise.name))
-    seed_step(settings.seed, 0, 1 << 21)
+    dequantization = choose_noise(settings.noise, source)
+    settings = as_launched(settings.resolved(recipe.constants, noise=dequantization.name))
+    seed_step(settings.seed, 0, Stream.PARAMETERS)
     pair = build_pair(recipe, source.frame_shape)
     frames = crop_length(pair.model, settings.scored_frames, most=source.num_frames)
     data = source.dataset("train", num_frames=frames)
-    if noise.name == "binary":
-        check_discrete(pair.model, noise(data[0][None]))
+    if dequantization.name == "binary":
+        check_discrete(pair.model, dequantization(data[0][None]))
     validation = _validation_set(source, frames, settings)
     if not list(pair.model.parameters()):
         raise RunError(f"the model of {recipe.path} has no parameters to train")
     run = _folder(recipe, source, out, settings, resume=resume)
-    training = Training(pair, recipe, settings, run, noise=noise)
-    training.validation = validation
-    if report is not None:
-        training.report = report
-    if resume and run.last.exists():
-        training.restore(load_checkpoint(run.last))
     try:
-        if not training.is_done:
-            _fit(training, data)
+        with quiet(), _one_line_errors():
+            fabric = launched(settings, run)
+            session = Session(
+                pair,
+                recipe,
+                settings,
+                run,
+                dequantization=dequantization,
+                fabric=fabric,
+                validation=validation,
+                report=report or (lambda session: None),
+            )
+            if resume and run.last.exists():
+                session.restore(load_checkpoint(run.last))
+            if not session.is_done:
+                _train(session, data)
     except BaseException:
         if not resume and is_first_process() and not run.last.exists():
             shutil.rmtree(run.path)  # this call made it, and nothing came of it
         raise
     return run
+
+
+def _train(session: Session, data: SequenceDataset) -> None:
+    settings, fabric = session.settings, session.fabric
+    if fabric.device.type == "cpu" and not settings.recompute:
+        keep_freed_memory()
+    batches = StepBatches(
+        len(data),
+        settings.batch_size or 1,
+        seed=settings.seed,
+        position=lambda: session.step,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    loader = DataLoader(
+        data,
+        batch_sampler=batches,
+        num_workers=settings.workers,
+        pin_memory=fabric.device.type == "cuda",  # copied while the device works
+    )
+    with interruptible(session), watched(fabric.device):
+        session.train(loader)
+    if session.interrupted and not session.is_done:
+        raise KeyboardInterrupt
+
+
+def launched(settings: TrainSettings, run: Run) -> Fabric:
+    """Start the processes that the settings ask for, each on its device."""
+    loggers: list[Any] = []
+    if settings.tensorboard:
+        from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+
+        loggers = [TensorBoardLogger(run.path, name="tensorboard", version="")]
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
+        loggers=loggers,
+    )
+    fabric.launch()
+    return fabric
+
+
+def watched(device: torch.device) -> AbstractContextManager[None]:
+    """Turn Pyro's validation off on an accelerator, which it would wait for several times a step.
+
+    There NaN is found at the next validation.
+    """
+    if device.type == "cpu":
+        return nullcontext()
+    off: AbstractContextManager[None] = pyro.validation_enabled(False)
+    return off
 
 
 def _folder(
@@ -103,85 +164,6 @@ def _folder(
     return run
 
 
-def _fit(training: Training, data: SequenceDataset) -> None:
-    settings = training.settings
-    trainer = _trainer(training)
-    root = trainer.strategy.root_device
-    if root.type == "cpu" and not settings.recompute:
-        keep_freed_memory()
-    batches = StepBatches(
-        len(data),
-        settings.batch_size or 1,
-        seed=settings.seed,
-        position=lambda: training.step,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
-    )
-    loader = DataLoader(
-        data,
-        batch_sampler=batches,
-        num_workers=settings.workers,
-        pin_memory=root.type == "cuda",  # copied while the device works
-    )
-    with quiet(), interruptible(training), _one_line_errors(), watched(root):
-        trainer.fit(training, loader)
-    if training.interrupted:
-        raise KeyboardInterrupt
-
-
-def watched(device: torch.device) -> AbstractContextManager[None]:
-    """Pyro's validation, but not on an accelerator, which it would wait for several times a step.
-
-    There NaN is found at the next validation.
-    """
-    if device.type == "cpu":
-        return nullcontext()
-    off: AbstractContextManager[None] = pyro.validation_enabled(False)
-    return off
-
-
-def _trainer(training: Training) -> L.Trainer:
-    settings = training.settings
-    logger: Any = False
-    if settings.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        logger = TensorBoardLogger(training.run_folder.path, name="tensorboard", version="")
-    with quiet(), _one_line_errors():
-        return L.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
-            precision=settings.precision,
-            max_steps=training.steps - training.step,
-            min_epochs=0,
-            max_epochs=-1,
-            num_sanity_val_steps=0,
-            logger=logger,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            inference_mode=False,
-            log_every_n_steps=1,
-        )
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """What Lightning says of a device that is not there, or a worker of damaged data, in short."""
-    try:
-        yield
-    except MisconfigurationException as error:
-        raise ValueError(str(error).split("\n")[0]) from None
-    except (ValueError, OSError) as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        last = str(error).strip().splitlines()[-1]  # after the worker's traceback: "Kind: reason"
-        raise ValueError(last.partition(": ")[2] or last) from None
-
-
 def _validation_set(
     source: SequenceSource, frames: int, settings: TrainSettings
 ) -> DataLoader[Tensor] | None:
@@ -195,3 +177,17 @@ def _validation_set(
         return None
     chosen = range(min(settings.validation_sequences, len(data)))
     return DataLoader(torch.utils.data.Subset(data, chosen), batch_size=32)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Shorten what is said of a device that is not there, or by a worker of damaged data."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(str(error).split("\n")[0]) from None
+    except (ValueError, OSError) as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        last = str(error).strip().splitlines()[-1]  # after the worker's traceback: "Kind: reason"
+        raise ValueError(last.partition(": ")[2] or last) from None

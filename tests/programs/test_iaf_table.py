@@ -22,7 +22,7 @@ from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.runs.recipe import build_pair, load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
-from pyro_afslvm.training.loop import Training
+from pyro_afslvm.training.session import Session
 from pyro_afslvm.training.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -267,7 +267,7 @@ def test_the_average_of_the_parameters_is_what_is_kept(
     source, recipe = BinarizedMNIST(path=digits), load_recipe(recipes[0])
     seen: list[list[torch.Tensor]] = []
 
-    def note(training: Training) -> None:
+    def note(training: Session) -> None:
         seen.append([p.detach().clone() for p in training.loss.parameters()])
 
     options = {"average": average, "validate_every": 2}

@@ -20,7 +20,7 @@ from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.runs.recipe import load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
-from pyro_afslvm.training.loop import Training
+from pyro_afslvm.training.session import Session
 from pyro_afslvm.training.train import train
 
 RECIPE = """
@@ -117,13 +117,13 @@ def test_an_interrupted_trial_goes_on_in_its_folder(
 def test_settings_that_diverge_are_pruned(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    update = Training.on_train_batch_end
+    after = Session._after_step
 
-    def spoil(training: Training, *arguments) -> None:
-        next(training.loss.parameters()).data.fill_(float("nan"))
-        update(training, *arguments)
+    def spoil(session: Session, *arguments) -> None:
+        next(session.loss.parameters()).data.fill_(float("nan"))
+        after(session, *arguments)
 
-    monkeypatch.setattr(Training, "on_train_batch_end", spoil)
+    monkeypatch.setattr(Session, "_after_step", spoil)
     assert search(recipe) == 2
     assert "none of 2 trials came to its end" in capsys.readouterr().err
     assert {trial["state"] for trial in found()} == {"pruned"}

@@ -18,7 +18,7 @@ from pyro_afslvm.runs.settings import TrainSettings, as_launched
 from pyro_afslvm.training.sampler import StepBatches
 from pyro_afslvm.training.train import train
 from pyro_afslvm.utils.distributed import Processes, is_first_process, launched
-from pyro_afslvm.utils.seeding import seed_step
+from pyro_afslvm.utils.seeding import Stream, seed_step
 from tests.support.processes import ROOT, run_python
 
 needs_gloo = pytest.mark.skipif(
@@ -63,11 +63,11 @@ def run(name, out, *, report=None, **changes):
     train(load_recipe(f"{name}.py"), MovingDigits(size=16), out, settings, report=report)
 
 def interrupt(training):
-    if training.step == 6 and training.global_rank == 1:
+    if training.step == 6 and training.fabric.global_rank == 1:
         os.kill(os.getpid(), signal.SIGINT)
 
 def dawdle(training):
-    if training.global_rank == 1:
+    if training.fabric.global_rank == 1:
         training.seconds += 0.2
 
 run("flow", "gradients", steps=1, clip_norm=1e9)
@@ -111,7 +111,7 @@ def curve(run: Run) -> list[list[str]]:
 
 
 def gradient_of_the_doubled_batch(recipe_path: Path) -> list[torch.Tensor]:
-    seed_step(0, 0, 1 << 21)
+    seed_step(0, 0, Stream.PARAMETERS)
     loss = BoundLoss(build_pair(load_recipe(recipe_path), (1, 16, 16)))
     data, halves = MovingDigits(size=16).dataset("train", num_frames=6), []
     for rank in range(2):

@@ -5,9 +5,8 @@ time there, and what would wait for an accelerator fails.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pyro
@@ -24,13 +23,13 @@ from benchmarks.graphs import Precision, TrainingStep
 from benchmarks.timing import fit_line
 from pyro_afslvm import MLPConditioner, Pair, TemporalAffine
 from pyro_afslvm.data import GaussianDequantization
-from pyro_afslvm.objectives import UnwatchedELBO
+from pyro_afslvm.objectives import FreeBitsELBO, UnwatchedELBO
 from pyro_afslvm.objectives.loss import BoundLoss
 from pyro_afslvm.runs.recipe import build_pair, load_recipe
-from pyro_afslvm.runs.run import Run
-from pyro_afslvm.runs.settings import TrainSettings
-from pyro_afslvm.training.loop import Training
+from pyro_afslvm.training.averaging import running_average
+from pyro_afslvm.training.loop import descend
 from pyro_afslvm.transforms.cache import parameters_changed
+from pyro_afslvm.utils.seeding import seed_step
 from tests.support.registry import calls
 
 BATCH, SIDE = 2, 16
@@ -126,18 +125,22 @@ def test_a_step_does_not_wait_for_an_accelerator(name: str) -> None:
 
 
 @each
-def test_training_does_not_wait_for_an_accelerator(name: str, tmp_path: Path) -> None:
-    """From the batch to the running average, but for the optimizer."""
-    pair, recipe = build(name, "meta"), load_recipe(f"models/{name}.py")
-    settings = TrainSettings(average=0.9, kl_warmup=3, free_bits=0.0 if pair.guide is None else 0.5)
-    noise = GaussianDequantization()
-    training = Training(pair, recipe, settings, Run(tmp_path), noise=noise)
-    batch = frames(pair, 2).to(torch.uint8)
+def test_training_does_not_wait_for_an_accelerator(name: str) -> None:
+    """From the batch to the running average."""
+    pair = build(name, "meta")
+    loss = BoundLoss(pair, None if pair.guide is None else FreeBitsELBO(0.5))
+    average = running_average(loss, 0.9)
+    optimizer = torch.optim.SGD(loss.parameters(), 0.1)
+    pixels = frames(pair, 2).to(torch.uint8)
+
+    def batches() -> Iterator[Tensor]:
+        for step in range(2):
+            seed_step(0, step, 0)
+            yield GaussianDequantization()(pixels)
+
     with Watch() as watch:
-        training.on_train_batch_start(batch, 0)
-        training.training_step(batch, 0).backward()
-        training.configure_gradient_clipping(None)
-        training.average.update(1)
+        for _ in descend(loss, optimizer, batches(), clip_norm=1.0, kl_warmup=3):
+            average.update_parameters(loss)
     assert watch.moved == 0
     assert watch.operations.total() > 100
 

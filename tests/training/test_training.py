@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pyro_afslvm.data import MovingDigits
@@ -17,8 +18,8 @@ from pyro_afslvm.runs.recipe import Recipe, load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.training.errors import TrainingError
-from pyro_afslvm.training.loop import Training
 from pyro_afslvm.training.sampler import StepBatches
+from pyro_afslvm.training.session import Session
 from pyro_afslvm.training.train import train
 from pyro_afslvm.utils.seeding import seed_step
 from tests.support.processes import run_python
@@ -132,8 +133,8 @@ def test_workers_change_nothing(recipe, source, tmp_path):
 def test_interrupt_saves_and_resumes(recipe, source, tmp_path):
     whole = train(recipe, source, tmp_path / "whole", settings(steps=9))
 
-    def interrupt(training: Training) -> None:
-        if training.step == 6:
+    def interrupt(session: Session) -> None:
+        if session.step == 6:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -146,9 +147,9 @@ def test_interrupt_saves_and_resumes(recipe, source, tmp_path):
 
 
 def test_nan_stops_and_keeps_the_checkpoint(recipe, source, tmp_path):
-    def poison(training: Training) -> None:
-        if training.step == 6:
-            next(training.loss.model.decoder.parameters()).data.fill_(float("nan"))
+    def poison(session: Session) -> None:
+        if session.step == 6:
+            next(session.loss.model.decoder.parameters()).data.fill_(float("nan"))
 
     with pytest.raises(TrainingError, match=r"step 6, site 'x'.*last\.ckpt"):
         train(recipe, source, tmp_path / "run", settings(steps=9), report=poison)
@@ -211,16 +212,16 @@ def test_gradients_are_clipped(recipe, source, tmp_path):
 
 def test_every_process_draws_its_own_noise(recipe, source, tmp_path, monkeypatch):
     seeds = []
-    monkeypatch.setattr(Training, "global_rank", property(lambda _: 5))
-    monkeypatch.setattr("pyro_afslvm.training.loop.seed_step", lambda *key: seeds.append(key))
+    monkeypatch.setattr(Fabric, "global_rank", property(lambda _: 5))
+    monkeypatch.setattr("pyro_afslvm.training.session.seed_step", lambda *key: seeds.append(key))
     train(recipe, source, tmp_path / "run", settings(steps=2))
     assert (0, 0, 5) in seeds
     assert (0, 1, 5) in seeds
 
 
 def test_nothing_is_left_of_a_run_that_never_began(recipe, source, tmp_path):
-    def poison(training: Training) -> None:
-        next(training.loss.model.decoder.parameters()).data.fill_(float("nan"))
+    def poison(session: Session) -> None:
+        next(session.loss.model.decoder.parameters()).data.fill_(float("nan"))
 
     with pytest.raises(TrainingError):
         train(recipe, source, tmp_path / "run", settings(steps=9), report=poison)
@@ -233,8 +234,8 @@ def test_nothing_is_left_of_a_run_that_never_began(recipe, source, tmp_path):
 def test_bf16_trains_and_bounds_are_single_precision(recipe, source, tmp_path):
     seen = []
 
-    def look(training: Training) -> None:
-        seen.extend(loss.dtype for loss in training._losses)
+    def look(session: Session) -> None:
+        seen.extend(loss.dtype for loss in session._losses)
 
     run = train(
         recipe, source, tmp_path / "run", settings(steps=5, precision="bf16-mixed"), report=look
