@@ -49,7 +49,8 @@ class BoundLoss(nn.Module):
             gradient = site["value"].unconstrained().grad
             if gradient is not None:
                 gradient.div_(terms)
-        return torch.tensor(float(torch_item(loss)) / terms, requires_grad=True)
+        of_model = loss[0] if isinstance(loss, tuple) else loss  # and of the guide
+        return torch.tensor(float(torch_item(of_model)) / terms, requires_grad=True)
 
 
 @torch.no_grad()

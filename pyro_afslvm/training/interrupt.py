@@ -4,7 +4,6 @@ import logging
 import math
 import signal
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -46,11 +45,7 @@ def quiet() -> Iterator[None]:
     logger = logging.getLogger("lightning.fabric")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
