@@ -1,10 +1,5 @@
 """Checks of settings."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 def check_minimum(**bounds: tuple[int, int]) -> None:
     """Checks that each ``name=(value, smallest)`` is an integer of at least ``smallest``.
