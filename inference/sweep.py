@@ -126,7 +126,7 @@ def folder_name(trial: Trial | FrozenTrial) -> str:
 
 
 def objective(search: Search, trial: Trial) -> float:
-    """The best validation figure of one training."""
+    """Train one trial; the best nats/dim in validation."""
     from pyro_afslvm.training.train import train  # Lightning takes seconds to load
 
     # a function of the trial's number, so that neither a restart nor a neighbour repeats it
@@ -204,8 +204,8 @@ def text(trial: FrozenTrial) -> str:
     """One trial in one line."""
     numbers = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in trial.params.items()}
     settings = ", ".join(f"{name} {value}" for name, value in numbers.items())
-    figure = "" if trial.value is None else f" at {trial.value:.3f} nats/dim"
-    return f"{folder_name(trial)} {trial.state.name.lower()}{figure}: {settings}"
+    value = "" if trial.value is None else f" at {trial.value:.3f} nats/dim"
+    return f"{folder_name(trial)} {trial.state.name.lower()}{value}: {settings}"
 
 
 def summary(trial: FrozenTrial) -> dict[str, Any]:

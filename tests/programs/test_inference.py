@@ -169,7 +169,7 @@ def test_measured_bounds_are_the_library_s(kind: str) -> None:
     assert (found.elbo < found.iwae).all()
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     first = bounds.Bounds(*(torch.tensor([0.0, 0.0]).double() for _ in range(5)))
     found = bounds.Bounds(
         elbo=torch.tensor([10.0, 30.0]).double(),
@@ -179,12 +179,12 @@ def test_figures_by_hand() -> None:
         kl=torch.tensor([10.0, 12.0]).double(),
     )
     noise = dequantization("gaussian")
-    figures = bounds.figures(found, first, noise=noise, dims=10)
-    per_dim = figures["nats_per_dim"]["elbo"]
+    metrics = bounds.metrics(found, first, noise=noise, dims=10)
+    per_dim = metrics["nats_per_dim"]["elbo"]
     assert per_dim == pytest.approx({"mean": 2.0 - math.log(256), "error": 1.0})
-    assert figures["nats_per_sequence"]["kl"] == pytest.approx({"mean": 11.0, "error": 1.0})
-    assert figures["nats_per_sequence"]["gap"] == pytest.approx({"mean": 3.0, "error": 1.0})
-    assert figures["difference"]["smc"] == pytest.approx({"mean": 25.0, "error": 10.0})
+    assert metrics["nats_per_sequence"]["kl"] == pytest.approx({"mean": 11.0, "error": 1.0})
+    assert metrics["nats_per_sequence"]["gap"] == pytest.approx({"mean": 3.0, "error": 1.0})
+    assert metrics["difference"]["smc"] == pytest.approx({"mean": 25.0, "error": 10.0})
 
 
 def test_a_model_that_is_held_fixed(workplace: Path, capsys: Capture) -> None:
@@ -362,6 +362,9 @@ def test_rollout_of_video(capsys: Capture) -> None:
     by_hand = -10 * errors.log10()
     np.testing.assert_allclose(scores.psnr.sel(forecast="copy"), by_hand, rtol=1e-5)
     table = rollout_program.table(scores)
-    assert len(table.splitlines()) == 2 + 3 + 1
-    assert table.splitlines()[0].split("  ")[0] == "ahead"
+    titles, names, _, *rows, _, mean = table.splitlines()
+    assert titles.split("  ")[-1].strip() == "coverage 90 %"
+    assert names.split()[:8] == ["ahead", "T", "=", "1", "T", "=", "0", "copy"]
+    assert [row.split()[0] for row in [*rows, mean]] == ["1", "2", "3", "mean"]
+    assert {len(row.split()) for row in [*rows, mean]} == {1 + 3 * 3 + 2}
     assert all(picture[:4] == b"\x89PNG" for picture in rollout_program.pictures(found, scores))
