@@ -53,6 +53,10 @@ def test_a_new_budget_is_noted_and_all_else_stays(run: Run) -> None:
 def test_settings_of_a_run_from_before_some_settings(run: Run, old: dict[str, int]) -> None:
     change(run, training=old)
     assert run.settings == TrainSettings(**old, average=0.0)
+    (run.path / "mine.py").write_text(run.recipe_text)
+    run.check_resumable(
+        load_recipe(run.path / "mine.py"), TrainSettings(**old | {"steps": 9}, average=0.0), SOURCE
+    )
 
 
 def test_a_folder_in_the_way(run: Run, recipe: Recipe, tmp_path: Path) -> None:
