@@ -15,7 +15,7 @@ class Sizes:
     """How much to measure.
 
     Args:
-        repeats: of every figure; the median counts.
+        repeats: of every measurement; the median counts.
         batch: sequences.
         frames: of a sequence.
         side: of a frame, in pixels.
