@@ -24,8 +24,7 @@ from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run
 from pyro_afslvm.data import SequenceSource, dequantization
 from pyro_afslvm.metrics import forecast_scores
-from pyro_afslvm.plots import forecast_lines, frame_strip, to_png
-from pyro_afslvm.plots.scores import score_curves
+from pyro_afslvm.plots import forecast_lines, frame_strip, score_curves, to_png
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.files import write_atomically
@@ -166,7 +165,7 @@ def pictures(found: xr.Dataset, scores: xr.Dataset) -> tuple[bytes, bytes]:
         columns(scores),
         ahead=scores.time_future.to_numpy().tolist(),
         baseline=COPY,
-        levels={TITLES["coverage"]: 100 * calibrated(found.sizes["sample"])},
+        calibrated={TITLES["coverage"]: 100 * calibrated(found.sizes["sample"])},
     )
     return to_png(figure), to_png(curves)
 

@@ -47,13 +47,13 @@ def curves(runs: Sequence[RunContents]) -> Picture | None:
 
 def flow(run: RunContents) -> Picture | None:
     """Frames, shift, scale and noise of one test sequence; ``None`` without them."""
-    levels = list(_levels(run))
-    if "frames" not in run.pictures or not levels:
+    steps = [*_flow_steps(run)]
+    if "frames" not in run.pictures or not steps:
         return None
     frames = run.pictures["frames"][0]
     shown = _FLOW_VECTORS if frames.ndim == 2 else _FLOW_COLUMNS
     draw = plots.flow_lines if frames.ndim == 2 else plots.flow_figure
-    figure = draw(frames[:shown], [plots.FlowLevel(*level[:, :shown]) for level in levels])
+    figure = draw(frames[:shown], [plots.FlowStep(*(a[:shown] for a in step)) for step in steps])
     return _png(figure, f"{run.label}: frames, shift, scale and noise over time")
 
 
@@ -110,12 +110,13 @@ def _curve(run: RunContents, column: str, kind: str) -> tuple[Array, Array]:
     return run.curves[column], run.curves[f"{kind}_nats_per_dim"]
 
 
-def _levels(run: RunContents) -> Iterator[Array]:  # each (3, T, C, H, W): shift, scale, noise
+def _flow_steps(run: RunContents) -> Iterator[plots.FlowStep]:
+    """The transforms of the first sequence, from the frames towards the noise."""
     for number in count(1):
-        names = [f"{part}_{number}" for part in plots.FlowLevel._fields]
+        names = [f"{name}_{number}" for name in plots.FlowStep._fields]
         if not all(name in run.pictures for name in names):
             return
-        yield np.stack([run.pictures[name][0] for name in names])
+        yield plots.FlowStep(*(run.pictures[name][0] for name in names))
 
 
 def _png(figure: Figure, text: str) -> Picture:

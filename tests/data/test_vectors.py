@@ -270,9 +270,9 @@ def test_lines_of_futures(size: int) -> None:
 
 def test_lines_of_bad_arrays() -> None:
     frames = np.zeros((5, 2))
-    with pytest.raises(ValueError, match=r"frames: vectors \(T, D\) expected, got \(5, 2, 1\)"):
+    with pytest.raises(ValueError, match=r"frames: expected vectors \(T, D\), got \(5, 2, 1\)"):
         flow_lines(frames[..., None], [])
-    with pytest.raises(ValueError, match=r"shift: vectors \(5, 2\) expected, got \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"shift: expected vectors \(5, 2\), got \(4, 2\)"):
         flow_lines(frames, [level(frames[1:])])
     with pytest.raises(ValueError, match=r"sample 1: vectors \(5, 2\) expected"):
         forecast_lines(frames, np.zeros((1, 4, 2)), context=2)

@@ -17,6 +17,6 @@ def test_image_grid() -> None:
     np.testing.assert_allclose(pixels[6:10, 6:10, 0], images[1, 0])  # below itself
     assert (pixels[24:30, 30:] == 1).all()  # nothing after the last
     assert [text.get_text() for text in figure.texts] == ["images", "reconstructions"]
-    with pytest.raises(ValueError, match="at least one row is expected"):
+    with pytest.raises(ValueError, match="expected at least one row, got none"):
         image_grid({})
     assert math.isclose(figure.get_figwidth(), 9.6)

@@ -293,7 +293,7 @@ def test_an_older_report_stays_where_a_file_is_bad(make, tmp_path):
     out.write_text("an older report")
     parts = {f"{part}_1": video(2, 4) for part in ("shift", "scale", "noise")}
     np.savez(run / "pictures.npz", frames=video(2, 5), **parts)
-    with pytest.raises(ValueError, match=r"pictures\.npz: shift: 5 frames expected, got 4"):
+    with pytest.raises(ValueError, match=r"pictures\.npz: shift: expected 5 frames, got 4"):
         write_report([run], out)
     (run / "results.json").write_text("{")
     with pytest.raises(ValueError, match=r"results\.json: not valid JSON"):
