@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from pyro_afslvm.networks.layers import _scale, in_full_precision
+from pyro_afslvm.networks.layers import in_full_precision, positive_scale
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -54,4 +54,4 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (*batch, Z) -> 2 x (*batch, D)
         location, log_scale = in_full_precision(self.heads, self.network(z), 1).chunk(2, -1)
-        return location, _scale(log_scale)
+        return location, positive_scale(log_scale)

@@ -43,7 +43,7 @@ def write_report(
 
 
 def table_text(runs: Sequence[Path]) -> str:
-    """The report's tables as plain text; the best value of a column is marked with ``*``.
+    """Lay out the report's tables as plain text; the best value of a column is marked with ``*``.
 
     Args:
         runs: run folders.

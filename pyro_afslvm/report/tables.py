@@ -62,18 +62,18 @@ def tables(runs: Sequence[RunContents]) -> list[Table]:
 
 
 def nats_unit(protocol: dict[str, Any]) -> str:
-    """The unit of a protocol's nats: of grey levels, of the data's own units, or binary pixels."""
+    """Name the unit of a protocol's nats: of grey levels, data units, or binary pixels."""
     found = NOISES.get(str(protocol.get("noise")))
     return found.unit if found is not None and not found.whole_numbers else EIGHT_BIT
 
 
 def text(runs: Sequence[RunContents]) -> str:
-    """The tables as plain text, the best value of a column marked with ``*``."""
+    """Lay out the tables as plain text, the best value of a column marked with ``*``."""
     return "\n\n".join(_plain(table) for table in tables(runs))
 
 
 def phrase(value: Any) -> str:
-    """A JSON value in words; an object's name stands first, without its key."""
+    """Put a JSON value in words; an object's name stands first, without its key."""
     if isinstance(value, dict):
         name = [phrase(value["name"]).replace("_", " ")] if "name" in value else []
         rest = [f"{_spaced(key)} {phrase(part)}" for key, part in value.items() if key != "name"]

@@ -274,5 +274,5 @@ def test_lines_of_bad_arrays() -> None:
         flow_lines(frames[..., None], [])
     with pytest.raises(ValueError, match=r"shift: expected vectors \(5, 2\), got \(4, 2\)"):
         flow_lines(frames, [level(frames[1:])])
-    with pytest.raises(ValueError, match=r"sample 1: vectors \(5, 2\) expected"):
+    with pytest.raises(ValueError, match=r"sample 1: expected vectors \(5, 2\)"):
         forecast_lines(frames, np.zeros((1, 4, 2)), context=2)

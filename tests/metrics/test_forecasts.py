@@ -12,7 +12,7 @@ from torchmetrics.functional.image import (
 )
 
 from pyro_afslvm import rollout
-from pyro_afslvm.metrics import arguments, coverage, crps, forecast_scores, psnr, ssim
+from pyro_afslvm.metrics import coverage, crps, forecast_scores, inputs, psnr, ssim
 from tests.support.guides import sequences, system
 
 SCORES = {"crps": crps, "coverage": coverage, "psnr": psnr, "ssim": ssim}
@@ -66,7 +66,7 @@ def test_crps_prefers_the_true_distribution() -> None:
 def test_chunks_change_nothing(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, truth = (values[..., :4, :3] for values in video())
     whole = crps(samples, truth), coverage(samples, truth, level=[0.5, 0.9])
-    monkeypatch.setattr(arguments, "BUDGET", budget)
+    monkeypatch.setattr(inputs, "BUDGET", budget)
     chunked = crps(samples, truth), coverage(samples, truth, level=[0.5, 0.9])
     torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
 
@@ -82,8 +82,8 @@ def test_memory_is_flat_in_the_number_of_futures() -> None:
     for batch, horizon, side in ((1, 2, 8), (2, 5, 64)):
         truth = torch.zeros(()).expand(batch, horizon, 1, side, side)
         samples = torch.zeros(()).expand(1000, *truth.shape)
-        arguments.mean_over_pixels(watch, arguments.forecasts(samples, truth, None))
-    assert max(largest) <= arguments.BUDGET
+        inputs.mean_over_pixels(watch, inputs.forecasts(samples, truth, None))
+    assert max(largest) <= inputs.BUDGET
     assert len(largest) > 10
 
 
