@@ -53,7 +53,7 @@ class Processes:
         return [float(value) for value in found]
 
     def collect(self, results: Mapping[int, T], *, everywhere: bool = True) -> list[T]:
-        """Collect the numbered results of all processes in order; an empty list where they do not go.
+        """Collect the numbered results of all processes in order; none where they do not go.
 
         Args:
             results: of this process, by number.
