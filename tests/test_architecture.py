@@ -1,11 +1,12 @@
 """Imports of the library point one way, as ``scripts/architecture.py`` counts them."""
 
+import re
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from scripts.architecture import Library, main
+from scripts.architecture import ORDER, Library, main
 
 ROOT = Path(__file__).parents[1]
 MADE_UP = {
@@ -16,7 +17,7 @@ MADE_UP = {
     "low/__init__.py": "from made_up.low.c import other as other\n",
     "low/c.py": "other = 1\n",
 }
-ORDER = (("made_up",), ("top",), ("low",))
+SMALL_ORDER = (("made_up",), ("top",), ("low",))
 
 
 def library(folder: Path, *, doors: bool = True, **more: str) -> Library:
@@ -27,7 +28,7 @@ def library(folder: Path, *, doors: bool = True, **more: str) -> Library:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + added)
-    return Library(root, doors=doors, order=ORDER)
+    return Library(root, doors=doors, order=SMALL_ORDER)
 
 
 # the library -----------------------------------------------------------------------------
@@ -43,6 +44,14 @@ def test_no_arrow_points_upwards() -> None:
 @pytest.mark.parametrize("doors", [False, True])
 def test_there_are_no_circles(doors: bool) -> None:
     assert Library(ROOT / "pyro_afslvm", doors=doors).circles == []
+
+
+def test_the_readme_has_the_order() -> None:
+    table = (ROOT / "README.md").read_text().partition("| package |")[2].partition("\n\n")[0]
+    first = (line.split("|")[1] for line in table.splitlines()[2:])
+    named = [tuple(re.findall(r"`(\w+)`", cell)) for cell in first]
+    assert named == [*ORDER[1:-1], ("utils",)]
+    assert ORDER[-1] == ("utils", "moved")
 
 
 # how they are counted --------------------------------------------------------------------
@@ -121,7 +130,7 @@ def test_a_circle_through_a_door_is_seen(tmp_path: Path) -> None:
 def test_a_package_without_a_place_is_named(tmp_path: Path) -> None:
     library(tmp_path)
     (tmp_path / "made_up" / "new.py").write_text("from made_up.low.c import other\n")
-    assert Library(tmp_path / "made_up", order=ORDER).unplaced == ["new"]
+    assert Library(tmp_path / "made_up", order=SMALL_ORDER).unplaced == ["new"]
 
 
 def test_functions_and_docstrings_are_measured(tmp_path: Path) -> None:
