@@ -55,7 +55,7 @@ def standard_log_prob(value: Tensor, log_scale: Tensor | float = 0.0) -> Tensor:
 
 
 def clamped(log_scale: Tensor) -> Tensor:
-    """As a transform across time clamps it."""
+    """Clamp a log-scale as a transform across time does."""
     return log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
 
 

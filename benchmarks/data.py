@@ -40,7 +40,7 @@ LOADER_TARGET, MEMORY_TARGET, PREPARE_TARGET = 3.0, 1e9, 0.8
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much to measure.
+    """Sizes of the measurements.
 
     Args:
         repeats: of every measurement; the median counts.

@@ -34,7 +34,7 @@ Keep = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much to measure.
+    """Sizes of the measurements.
 
     Args:
         batch_sizes: sequences of a step.

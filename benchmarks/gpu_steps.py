@@ -38,12 +38,12 @@ class Way(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the tables call it."""
+        """Name in the tables."""
         ends = [end for end in ("compiled", GRAPH) if getattr(self, end)]
         return ", ".join([self.program, self.precision, *ends])
 
     def missing(self, device: torch.device) -> str | None:
-        """Why it cannot be done on a device."""
+        """Reason why it cannot be done on a device, if any."""
         if device.type == "cuda" or not (self.compiled or self.graph):
             return None
         return "CUDA graphs need CUDA" if self.graph else "compiled networks are timed on CUDA"

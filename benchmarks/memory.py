@@ -23,7 +23,7 @@ class Stepping(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the tables call it."""
+        """Name in the tables."""
         precision = ", bf16" if self.precision == "bf16" else ""
         recomputed = ", recomputed" if self.recomputed else ""
         return self.program + precision + recomputed + (KEPT if self.kept else "")

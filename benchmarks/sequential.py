@@ -59,7 +59,7 @@ class Sequential:
 
     @torch.no_grad()
     def past(self, x: Tensor) -> "Past":
-        """What of ``(batch, T, *frame_shape)`` the frames that follow depend on."""
+        """Keep of ``(batch, T, *frame_shape)`` what the frames that follow depend on."""
         buffers, latents = [[] for _ in self.flows], Latents(self, x[:, 0], None)
         for frame in x.unbind(1):
             inverted = self.invert(frame, buffers)
@@ -105,7 +105,7 @@ class Sequential:
 
 
 class Past(NamedTuple):
-    """What frames depend on; sampling leaves it as it is."""
+    """State that the next frames depend on; sampling leaves it as it is."""
 
     last: Tensor
     buffers: list[list[Tensor]]

@@ -1,4 +1,4 @@
-"""Draws the samples of a run into files of its folder."""
+"""Pictures of the samples of a run, in files of its folder."""
 
 from pathlib import Path
 from typing import Any

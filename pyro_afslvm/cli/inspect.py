@@ -57,7 +57,7 @@ def write_sheet(found: Inspection, path: Path) -> None:
 
 
 def inspection_text(found: Inspection) -> str:
-    """The page: the data, its splits, and whether a flow would help."""
+    """Write the page: the data, their splits, and whether a flow would help."""
     return "\n".join(
         [
             *_data(found),

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of all subcommands; it imports neither torch nor Lightning."""
+    """Make the parser of all subcommands; it imports neither torch nor Lightning."""
     parser = Parser(
         prog="afslvm", description="Sequence models with autoregressive flows across time, in Pyro."
     )

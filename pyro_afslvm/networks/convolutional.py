@@ -40,7 +40,7 @@ def pyramid(frame_shape: tuple[int, ...], width: int) -> tuple[list[int], tuple[
 
 
 class ConvEncoder(nn.Module):
-    """Frames to features by strided convolutions (DCGAN).
+    """Encoder of frames to features, by strided convolutions (DCGAN).
 
     Args:
         frame_shape: ``(C, H, W)``, multiples of a power of two; 16, 32, 64 and 128 do.
@@ -79,7 +79,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to location and log-scale of a frame by transposed convolutions (DCGAN).
+    """Decoder of latents to location and scale of a frame, by transposed convolutions (DCGAN).
 
     Args:
         latent_size: size of a latent vector.

@@ -19,7 +19,7 @@ def mlp(*sizes: int) -> nn.Sequential:
 
 
 class MLPEncoder(nn.Module):
-    """Vectors to features.
+    """Encoder of vectors to features, a multilayer perceptron.
 
     Args:
         size: size of a vector.
@@ -39,7 +39,7 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Latents to location and scale of a vector.
+    """Decoder of latents to location and scale of a vector, a multilayer perceptron.
 
     Args:
         latent_size: size of a latent vector.

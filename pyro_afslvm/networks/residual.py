@@ -70,7 +70,7 @@ def halved(image_shape: tuple[int, ...], times: int) -> tuple[int, int]:
 
 
 class ResidualEncoder(nn.Module):
-    """Images to features: at each size a strided convolution and residual blocks, then linear.
+    """Encoder of images to features: strided convolutions and residual blocks, then linear.
 
     Args:
         image_shape: ``(C, H, W)``, to be halved once for each of ``channels``.
@@ -112,7 +112,7 @@ class ResidualEncoder(nn.Module):
 
 
 class ResidualDecoder(nn.Module):
-    """Latent vectors to one number for every pixel: the encoder's layers backwards.
+    """Decoder of latents to one number for every pixel: the encoder's layers backwards.
 
     Args:
         latent_size: size of a latent vector.

@@ -25,7 +25,7 @@ class Picture(NamedTuple):
 
 
 def curves(runs: Sequence[RunContents]) -> Picture | None:
-    """Validation (and, thin, training) against seconds and steps; ``None`` without metrics."""
+    """Draw validation and (thin) training against seconds and steps; ``None`` without curves."""
     panels: dict[str, plots.Curves] = {}
     faint: dict[str, plots.Curves] = {}
     trained = [run for run in runs if _has_values(run) and _is_of_protocol(run)]
@@ -46,7 +46,7 @@ def curves(runs: Sequence[RunContents]) -> Picture | None:
 
 
 def flow(run: RunContents) -> Picture | None:
-    """Frames, shift, scale and noise of one test sequence; ``None`` without them."""
+    """Draw frames, shift, scale and noise of one test sequence; ``None`` without them."""
     steps = [*_flow_steps(run)]
     if "frames" not in run.pictures or not steps:
         return None
@@ -58,7 +58,7 @@ def flow(run: RunContents) -> Picture | None:
 
 
 def images(run: RunContents) -> Picture | None:
-    """Images with their reconstructions, then samples; ``None`` without them."""
+    """Draw images with their reconstructions, then samples; ``None`` without them."""
     if not {"images", "reconstructions", "samples"} <= run.pictures.keys():
         return None
     shown = {name: run.pictures[name] for name in ("images", "reconstructions", "samples")}
@@ -66,7 +66,7 @@ def images(run: RunContents) -> Picture | None:
 
 
 def rollout(run: RunContents) -> tuple[Picture | None, Picture] | None:
-    """An animation and a strip of stills of what follows the given frames; lines of vectors."""
+    """Draw what follows the given frames, as an animation and as stills; vectors as lines."""
     if not {"rollout_context", "rollout_truth", "rollout_samples"} <= run.pictures.keys():
         return None
     context = int(run.pictures["rollout_context"])
@@ -91,7 +91,7 @@ def rollout(run: RunContents) -> tuple[Picture | None, Picture] | None:
 
 
 def is_vectors(run: RunContents) -> bool:
-    """Whether its pictures are of vectors, not of frames."""
+    """Whether the pictures of a run are of vectors, not of frames."""
     return run.pictures["rollout_truth"].ndim == 3 if "rollout_truth" in run.pictures else False
 
 

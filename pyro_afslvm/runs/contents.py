@@ -1,4 +1,4 @@
-"""Reads and checks the files of a run folder, as data only: nothing in them is executed."""
+"""Contents of run folders, read and checked as data only: nothing in them is executed."""
 
 import csv
 import json

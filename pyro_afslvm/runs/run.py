@@ -1,4 +1,4 @@
-"""Run folders: what was trained, how, and what came of it."""
+"""Run folders: recipe, settings, checkpoints and results of one training."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
