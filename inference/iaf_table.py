@@ -20,7 +20,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from inference.image_bounds import Measured, measure_run, training
-from inference.table1 import chosen_settings, hardware, train_into
+from inference.table1 import check_different, chosen_settings, hardware, train_into
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run, sample_run
 from pyro_afslvm.data import BinarizedMNIST, software_versions
@@ -149,9 +149,7 @@ def iaf_table(options: Namespace) -> None:
     """Train and measure every recipe with every seed, print the table, write the metrics."""
     check_minimum(particles=(options.particles, 1), samples=(options.samples, 1))
     recipes = [load_recipe(path) for path in options.recipes]
-    names = [recipe.path.stem for recipe in recipes]
-    if len({*names}) < len(names) or len({*options.seeds}) < len(options.seeds):
-        raise ValueError("expected recipes of different file names, and different seeds")
+    check_different(recipes, options.seeds)
     source = BinarizedMNIST(
         path=options.path, download=options.download, validation_size=options.validation_size
     )
@@ -170,7 +168,7 @@ def iaf_table(options: Namespace) -> None:
     ]
     for each in plan:
         check_budget(*each)
-    found: dict[str, list[tuple[Run, Measured]]] = {name: [] for name in names}
+    found: dict[str, list[tuple[Run, Measured]]] = {r.path.stem: [] for r in recipes}
     for recipe, folder, wanted in plan:
         run = train_into(folder, recipe, source, wanted)
         counts = {"particles": options.particles, "samples": options.samples}

@@ -213,7 +213,7 @@ def roll_out(options: Namespace) -> None:
         seed=(options.seed, 0),
     )
     if len({*options.temperatures}) < len(options.temperatures):
-        raise ValueError("expected different temperatures")
+        raise ValueError(f"expected different temperatures, got {options.temperatures}")
     run = Run.open(options.run)
     source = options.data or run.source
     pair, recipe, _ = load_run(run, source=source, recipe=options.recipe, trust=options.trust)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from inference import bounds
 from inference.bounds import Bounds
 from inference.fixed_model import check_same_model, fixed_model
-from inference.table1 import chosen_settings, hardware, train_into
+from inference.table1 import check_different, chosen_settings, hardware, train_into
 from pyro_afslvm import Pair
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run
@@ -215,7 +215,7 @@ def swap_guides(options: Namespace) -> None:
     check_minimum(sequences=(options.sequences, 1), particles=(options.particles, 1))
     settings = chosen_settings(options)
     recipes = [load_recipe(path) for path in options.recipes or _default(options)]
-    _check_names(recipes, options.seeds)
+    check_different(recipes, options.seeds)
     source, fixed = _source_and_model(options)
     comparison = _comparison(options, source, settings["noise"])
     if fixed is not None:
@@ -247,14 +247,6 @@ def swap_guides(options: Namespace) -> None:
 
 def _default(options: Namespace) -> Sequence[str]:
     return RECIPES if options.model is None else NEW_GUIDES
-
-
-def _check_names(recipes: Sequence[Recipe], seeds: Sequence[int]) -> None:
-    names = [recipe.path.stem for recipe in recipes]
-    if not names or not seeds:
-        raise ValueError("expected at least 1 recipe and 1 seed")
-    if len({*names}) < len(names) or len({*seeds}) < len(seeds):
-        raise ValueError("expected recipes of different file names, and different seeds")
 
 
 def _source_and_model(options: Namespace) -> tuple[SequenceSource, Pair | None]:

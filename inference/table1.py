@@ -158,8 +158,25 @@ def chosen_settings(options: Namespace) -> dict[str, Any]:
     return {name: options[name] for name in names}
 
 
+def check_different(recipes: Sequence[Recipe], seeds: Sequence[int]) -> None:
+    """Refuse recipes and seeds whose runs would share a folder.
+
+    Raises:
+        ValueError: if any two are the same, or there are none.
+    """
+    names = [recipe.path.stem for recipe in recipes]
+    if not names or not seeds:
+        raise ValueError(f"expected at least 1 recipe and 1 seed, got {len(names)}, {len(seeds)}")
+    if len({*names}) < len(names) or len({*seeds}) < len(seeds):
+        raise ValueError(
+            "expected recipes of different file names, and different seeds, got "
+            f"{', '.join(names)} and {', '.join(map(str, seeds))}"
+        )
+
+
 def table1(options: Namespace) -> None:
     """Train and evaluate for every seed, print the tables, write the reports."""
+    check_different([load_recipe(path) for path in options.recipes], options.seeds)
     chosen = chosen_settings(options)
     source, out, seeds = options.data or MovingDigits(), Path(options.out), []
     if source.num_frames == 1:

@@ -242,6 +242,7 @@ def test_recipes_of_other_data_are_refused_in_one_line(
     [
         (["BinarizedMNIST"], "single images, and this table is of sequences: see python -m inf"),
         (["Nothing"], "Nothing"),
+        (["MovingDigits", "--seeds", "[1,1]"], "expected recipes of different file names, and"),
     ],
 )
 def test_table1_refuses_in_one_line(
