@@ -13,7 +13,7 @@ from pyro_afslvm.guides import FilteringGuide
 MIN_LOG_SCALE, MAX_LOG_SCALE = -10.0, math.log(10.0)
 
 
-class Parts(NamedTuple):
+class Networks(NamedTuple):
     """The networks of one of the paper's models."""
 
     flows: Sequence[ConvConditioner]  # from x down to the noise
@@ -23,17 +23,17 @@ class Parts(NamedTuple):
     posterior: LSTMConditioner | None
 
 
-def parts_of(pair: Pair) -> Parts:
+def networks_of(pair: Pair) -> Networks:
     """Take a pair of the paper's recipes apart."""
     flow: Any = pair.model.flow
     chain = list(flow.parts)[::-1] if isinstance(flow, TemporalChain) else [flow]
     flows = [part.conditioner for part in chain if part is not None]
     if not isinstance(pair.model, SLVM):
-        return Parts(flows, None, None, None, None)
+        return Networks(flows, None, None, None, None)
     guide = pair.guide
     if not isinstance(guide, FilteringGuide):
         raise TypeError(f"expected a filtering guide, got {type(guide).__name__}")
-    return Parts(
+    return Networks(
         flows,
         _conditioner(pair.model.prior),
         pair.model.decoder,
@@ -55,38 +55,38 @@ def standard_log_prob(value: Tensor, log_scale: Tensor | float = 0.0) -> Tensor:
 
 
 def clamped(log_scale: Tensor) -> Tensor:
-    """As a transform across time clamps it."""
+    """Clamp a log-scale as a transform across time does."""
     return log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
 
 
-def bare_loss(parts: Parts, x: Tensor, noise: Tensor | None = None) -> Tensor:
+def bare_loss(networks: Networks, x: Tensor, noise: Tensor | None = None) -> Tensor:
     """Negative bound in nats of ``(batch, T, *frame_shape)``, with one network pass over time.
 
     Args:
-        parts: the networks.
+        networks: of the model.
         x: the sequences.
         noise: of the posterior, ``(batch, scored frames, latent_size)``; drawn if not given.
     """
     total: Tensor | float = 0.0
-    for network in parts.flows:
+    for network in networks.flows:
         history, x = x[:, : network.window], x[:, network.window :]
         shift, log_scale = (p.to(x) for p in network(x, history=history))
         log_scale = clamped(log_scale)
         x = (x - shift) * torch.exp(-log_scale)
         of_rest = total if isinstance(total, float) else total[:, network.window :]
         total = of_rest + log_scale
-    if parts.decoder is None:
+    if networks.decoder is None:
         return -standard_log_prob(x, total)
-    z, kl = _bare_latents(parts, x, noise)
-    location, scale = parts.decoder(z)
+    z, kl = _bare_latents(networks, x, noise)
+    location, scale = networks.decoder(z)
     return kl - standard_log_prob((x - location) / scale, scale.log() + total)
 
 
-def _bare_latents(parts: Parts, y: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    posterior, prior = parts.posterior, parts.prior
-    if posterior is None or prior is None or parts.encoder is None:
+def _bare_latents(networks: Networks, y: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    posterior, prior = networks.posterior, networks.prior
+    if posterior is None or prior is None or networks.encoder is None:
         raise TypeError("expected the networks of a model with latent variables")
-    features = parts.encoder(y)
+    features = networks.encoder(y)
     if noise is None:
         noise = torch.randn(*y.shape[:2], posterior.features, dtype=y.dtype, device=y.device)
     state, previous, draws = posterior.initial_state(y.shape[:1]), None, []

@@ -1,4 +1,4 @@
-"""What a device does at best: products of matrices, and convolutions alone."""
+"""Ceilings of a device: products of matrices, and convolutions alone."""
 
 import torch
 from torch.nn import functional

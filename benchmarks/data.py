@@ -2,7 +2,7 @@
 
     python -m benchmarks.data --videos '[film.avi]' --json benchmarks/results/data.json
 
-Figures that are compared are measured in turn, so that whatever else the machine does
+Times that are compared are measured in turn, so that whatever else the machine does
 meets them alike, and are medians.
 """
 
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -25,6 +25,7 @@ from jsonargparse import ArgumentParser
 
 from benchmarks.graphs import TrainingStep
 from benchmarks.streaming import CROP, SIDE, endless, loader, streaming, take
+from benchmarks.targets import Row, rows_text
 from inference.table1 import hardware
 from pyro_afslvm.cli.console import run_program
 from pyro_afslvm.data import Videos, dequantization, software_versions
@@ -39,13 +40,13 @@ LOADER_TARGET, MEMORY_TARGET, PREPARE_TARGET = 3.0, 1e9, 0.8
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much to measure.
+    """Sizes of the measurements.
 
     Args:
-        repeats: of every figure; the median counts.
+        repeats: of every measurement; the median counts.
         recipe: the model whose training the loader must outrun.
         batch_size: sequences of a training step.
-        batches: that the loader delivers for one figure.
+        batches: that the loader delivers for one measurement.
         film: frames of the generated video, 160x120.
         gigabytes: of frames in the store that is streamed; 0 leaves it out.
         files: that the store is made of.
@@ -64,15 +65,6 @@ class Sizes:
     def __post_init__(self) -> None:
         names = ("repeats", "batch_size", "batches", "film", "files", "shuffled")
         check_minimum(**{name: (getattr(self, name), 1) for name in names})
-
-
-class Row(NamedTuple):
-    """A line of the table: what, its figure, its bound, and whether it keeps it."""
-
-    what: str
-    figure: str
-    bound: str = ""
-    good: bool | None = None
 
 
 # ---- loading against training ----
@@ -170,7 +162,7 @@ def write_film(path: Path, count: int) -> Path:
 
 
 def measure(videos: list[Path], folder: Path, sizes: Sizes) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything."""
     film = write_film(folder / "generated.avi", sizes.film)
     found: dict[str, Any] = {
         "hardware": {**hardware(), "threads": torch.get_num_threads()},
@@ -192,22 +184,22 @@ def measure(videos: list[Path], folder: Path, sizes: Sizes) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> list[Row]:
-    """The figures beside what they must keep."""
+    """The measurements beside what is aimed at."""
     load = found["loading"]
     rows = [Row("training step", f"{load['training']:.0f} frames/s")]
     for crop in ("centre", "random"):
         rate = load[f"loader_{crop}"]
         times = rate / load["training"]
-        figure = f"{rate:.0f} frames/s = {times:.0f} x training"
+        value = f"{rate:.0f} frames/s = {times:.0f} x training"
         rows.append(
-            Row(f"loader, {crop} crops", figure, f">= {LOADER_TARGET:g} x", times >= LOADER_TARGET)
+            Row(f"loader, {crop} crops", value, f">= {LOADER_TARGET:g} x", times >= LOADER_TARGET)
         )
     for name, rate in found["preparing"].items():
         share = rate["prepare"] / rate["decode"]
         work = rate["prepare_cpu"] / rate["decode_cpu"]
-        figure = f"{rate['prepare']:.0f} frames/s = {share:.0%} of decoding ({work:.1f} x its work)"
+        value = f"{rate['prepare']:.0f} frames/s = {share:.0%} of decoding ({work:.1f} x its work)"
         rows.append(
-            Row(f"prepare {name}", figure, f">= {PREPARE_TARGET:.0%}", share >= PREPARE_TARGET)
+            Row(f"prepare {name}", value, f">= {PREPARE_TARGET:.0%}", share >= PREPARE_TARGET)
         )
     return rows + _streaming_rows(found.get("streaming"))
 
@@ -234,7 +226,7 @@ def main() -> int:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--videos", type=list[str], default=[], help="videos to prepare")
     parser.add_argument("--folder", type=str | None, help="where to write, for a while")
-    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_argument("--json", type=str | None, help="write the measurements here too")
     parser.add_class_arguments(Sizes, "sizes")
     options = parser.instantiate(parser.parse_args())
     return run_program("data", lambda: benchmark(options))
@@ -244,9 +236,7 @@ def benchmark(options: Any) -> None:
     """Measure in a folder of its own, print, write."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = measure([Path(path) for path in options.videos], Path(folder), options.sizes)
-    for what, figure, bound, good in table(found):
-        verdict = "" if good is None else f"  {bound}: {'yes' if good else 'NO'}"
-        print(f"{what:<32}{figure}{verdict}")
+    print(rows_text(table(found)))
     if options.json:
         write_json(Path(options.json), found)
 

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu --out runs/gpu
 
 Nothing is timed before the device has shown that it computes what the processor does in double
-precision, unless `--only` leaves that out. Figures that are compared are measured in turn in one
-process and are medians; they are written after every part, so that a run that is cut off leaves
+precision, unless `--only` leaves that out. Times that are compared are measured in turn in one
+process and are medians; they are written after every section, so that a run that is cut off leaves
 what it had. The first compilation of a model takes a minute or more: `--only` and `--recipes`
 divide the work.
 """
@@ -34,13 +34,13 @@ Keep = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much to measure.
+    """Sizes of the measurements.
 
     Args:
         batch_sizes: sequences of a step.
         size: of a frame, in pixels.
         frames: of a sequence that are scored, and of a rollout.
-        repeats: of every figure; the median counts.
+        repeats: of every measurement; the median counts.
         check_batch: sequences on which the device is checked.
         product: rows of the matrices whose product is timed.
     """
@@ -66,7 +66,7 @@ def measure(
     device: torch.device,
     keep: Keep,
 ) -> dict[str, Any]:
-    """All figures of the sections; ``keep`` is called after each part.
+    """Measure the sections; ``keep`` is called with what there is after each step.
 
     Raises:
         ValueError: if the device computes something else than the processor does.
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=str, required=True, help="folder of gpu.json")
     parser.add_argument("--device", type=Literal["cuda", "cpu"], default="cuda")
     parser.add_argument("--recipes", type=list[str], default=list(RECIPES))
-    parser.add_argument("--only", type=list[Section], default=list(SECTIONS), help="these parts")
+    parser.add_argument("--only", type=list[Section], default=list(SECTIONS), help="these sections")
     parser.add_class_arguments(Sizes, as_group=True)
     options = parser.parse_args(arguments)
     return run_program("gpu", lambda: benchmark(options))
@@ -165,7 +165,7 @@ def benchmark(options: Any) -> None:
 
     device = torch.device(options.device)
     found = measure(options.recipes, options.only, sizes, device, keep)
-    print("\n".join(table(found)))
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Problem(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of it, in double precision in main memory."""
+    """Loss, gradient and frames, in double precision in main memory."""
 
     loss: Tensor  # nats per dimension
     gradient: Tensor  # of all parameters
@@ -119,7 +119,7 @@ def rolled_out(asked: Problem, precision: Precision) -> Tensor:
 
 
 def errors(found: Outcome, truth: Outcome) -> dict[str, float]:
-    """How far one is from the other."""
+    """Distances of one outcome from another."""
     return {
         "loss": abs(float(found.loss - truth.loss)),
         "gradient": _share(found.gradient - truth.gradient, truth.gradient),
@@ -186,7 +186,7 @@ def check(asked: Problem, device: torch.device) -> dict[str, Any]:
 
 
 def failures(name: str, found: dict[str, Any]) -> list[str]:
-    """What is further off than it may be, in words."""
+    """List what is further off than it may be, in words."""
     wrong = []
     for precision, limits in LIMITS.items():
         rounding = found[ON_PROCESSOR] if precision == "bf16" else {}

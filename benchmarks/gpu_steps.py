@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bare import parts_of
+from benchmarks.bare import networks_of
 from benchmarks.ceilings import Convolution, Product
 from benchmarks.gpu_checks import tf32
 from benchmarks.graphs import CapturedStep, Precision, TrainingStep
@@ -25,7 +25,7 @@ from pyro_afslvm.training.acceleration import compile_networks
 Action = Callable[[], object]
 SEQUENTIAL = "sequential, float32"  # what the others are compared with
 GRAPH = "graph"
-BURST, MOST = 0.2, 50  # seconds that a figure takes, unless it takes so many runs
+BURST, MOST = 0.2, 50  # seconds that a measurement takes, unless it takes so many runs
 
 
 class Way(NamedTuple):
@@ -38,12 +38,12 @@ class Way(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the tables call it."""
+        """Name in the tables."""
         ends = [end for end in ("compiled", GRAPH) if getattr(self, end)]
         return ", ".join([self.program, self.precision, *ends])
 
     def missing(self, device: torch.device) -> str | None:
-        """Why it cannot be done on a device."""
+        """Reason why it cannot be done on a device, if any."""
         if device.type == "cuda" or not (self.compiled or self.graph):
             return None
         return "CUDA graphs need CUDA" if self.graph else "compiled networks are timed on CUDA"
@@ -128,7 +128,7 @@ def _timed(action: Action, count: int, device: torch.device) -> float:
 
 
 class _reasons:
-    """An error of an action is the reason why it has no figures."""
+    """An error of an action is the reason why there is no measurement of it."""
 
     def __init__(self, found: dict[str, dict[str, Any]], name: str) -> None:
         self.found, self.name = found, name
@@ -183,7 +183,7 @@ def training_step(way: Way, work: Work, device: torch.device) -> Action:
     bound = BoundLoss(pair)
     if way.compiled:
         compile_networks(bound)
-    sequential = Sequential(parts_of(pair)) if way.program == "sequential" else None
+    sequential = Sequential(networks_of(pair)) if way.program == "sequential" else None
     scored = x.shape[0] * (x.shape[1] - context_length(pair.model))
 
     def loss() -> Tensor:

@@ -1,116 +1,135 @@
-"""The figures of `benchmarks/gpu.py` as lines of text."""
+"""The measurements of `benchmarks/gpu.py` as text."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.gpu_steps import SEQUENTIAL
-from benchmarks.targets import NAMES
+from benchmarks.targets import NAMES, Row, rows_text
+from pyro_afslvm.utils.tables import table_text
 
 PAPER_BATCH = "16"
 RATIO = 10.0  # times the sequential program, at the paper's batch
 ITERATIONS = {"af1": (100_000, 10.0), "slvm_af1": (200_000, 20.0)}  # and the minutes aimed at
-HEADER = f"{'':<50}{'ms':>9}{'ratio':>8}{'TFLOP/s':>9}{'of conv':>8}{'of mm':>7}{'GB':>8}"
+STEPS_HEAD = ("", "ms", "ratio", "TFLOP/s", "of conv", "of mm", "GB", "")
+ROLLOUTS_HEAD = ("rollout", "frames/s", "ratio", "")
 
 
-def table(found: Mapping[str, Any]) -> list[str]:
-    """Every figure that was measured, and whether targets are met."""
-    lines = [" ".join(f"{key} {value}" for key, value in found["device"].items())]
+def table(found: Mapping[str, Any]) -> str:
+    """Everything that was measured, and whether targets are met."""
     versions = found["versions"]
-    lines.append(" ".join(f"{k} {versions[k]}" for k in ("torch", "pyro-ppl") if k in versions))
-    lines += _checks(found.get("checks"))
-    for name, rates in found.get("ceilings", {}).items():
-        each = ", ".join(f"{kind} {rate / 1e12:.3g} TFLOP/s" for kind, rate in rates.items())
-        lines.append(f"ceiling {name}: {each}")
-    if "steps" in found:
-        lines += ["float32 of steps and rollouts is TF32 where the device has it", HEADER]
-        for name, batch, one in _each(found["steps"]):
-            lines += _steps(f"{_title(name)}, {batch}: ", one, found["ceilings"])
-    for name, batch, one in _each(found.get("rollouts", {})):
-        lines += _rollouts(f"rollout {_title(name)}, {batch}: ", one)
-    return lines + _targets(found.get("steps", {}))
+    pages = [
+        " ".join(f"{key} {value}" for key, value in found["device"].items()),
+        " ".join(f"{k} {versions[k]}" for k in ("torch", "pyro-ppl") if k in versions),
+        _checks(found.get("checks")),
+    ]
+    if ceilings := found.get("ceilings"):
+        pages.append(_ceilings(ceilings))
+    if steps := found.get("steps"):
+        note = "float32 of steps and rollouts is TF32 where the device has it"
+        pages += [note, _steps(steps, ceilings)]
+    if rollouts := found.get("rollouts"):
+        pages.append(_rollouts(rollouts))
+    if targets := [*_targets(found.get("steps", {}))]:
+        pages.append(rows_text(targets))
+    return "\n".join(pages)
 
 
 def _title(name: str) -> str:
     return NAMES.get(name, name)
 
 
-def _each(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _each(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, batches in found.items():
         for batch, one in batches.items():
-            yield name, batch, one
+            yield f"{_title(name)}, {batch}", one
 
 
-def _checks(found: Mapping[str, Any] | None) -> list[str]:
+def _checks(found: Mapping[str, Any] | None) -> str:
     if found is None:
-        return ["correctness: not checked in this run"]
-    return [
-        f"error of {_title(name)}, {kind}: " + _figures(errors)
+        return "correctness: not checked in this run"
+    rows = [
+        [f"error of {_title(name)}, {kind}", _errors(errors)]
         for name, kinds in found.items()
         for kind, errors in kinds.items()
     ]
+    return table_text(rows, left=(0, 1))
 
 
-def _figures(errors: Mapping[str, Any]) -> str:
+def _errors(errors: Mapping[str, Any]) -> str:
     units = {"loss": " nats/dim"}
     texts = {k: f"{v:.2g}" if isinstance(v, float) else str(v) for k, v in errors.items()}
     return ", ".join(f"{what} {text}{units.get(what, '')}" for what, text in texts.items())
 
 
-def _steps(title: str, found: Mapping[str, Any], ceilings: Mapping[str, Any]) -> Iterator[str]:
-    reference = found["ways"].get(SEQUENTIAL, {}).get("seconds")
-    for way, one in found["ways"].items():
-        if "reason" in one:
-            yield f"{title + way:<50}  {one['reason']}"
-            continue
-        seconds = one["seconds"]
-        rate = found["flops"] / seconds if "library" in way else None
-        ratio = f"{reference / seconds:.1f}x" if reference else ""
-        memory = f"{one['bytes'] / 1e9:.2f}" if "bytes" in one else ""
-        yield (
-            f"{title + way:<50}{1e3 * seconds:>9.2f}{ratio:>8}{_rate(rate, way, ceilings)}"
-            f"{memory:>8}"
-        ).rstrip()
+def _ceilings(found: Mapping[str, Any]) -> str:
+    rows = [
+        [f"ceiling {name}", *(f"{kind} {rate / 1e12:.3g} TFLOP/s" for kind, rate in rates.items())]
+        for name, rates in found.items()
+    ]
+    return table_text(rows, left=(0, 1, 2))
 
 
-def _rate(rate: float | None, way: str, ceilings: Mapping[str, Any]) -> str:
-    if rate is None:
-        return f"{'':>24}"
+def _steps(found: Mapping[str, Any], ceilings: Mapping[str, Any]) -> str:
+    rows = []
+    for title, one in _each(found):
+        reference = one["ways"].get(SEQUENTIAL, {}).get("seconds")
+        for way, measured in one["ways"].items():
+            cells = _step(way, measured, reference, one["flops"], ceilings)
+            rows.append([f"{title}: {way}", *cells])
+    return table_text(rows, head=STEPS_HEAD, left=(0, len(STEPS_HEAD) - 1))
+
+
+def _step(
+    way: str,
+    measured: Mapping[str, Any],
+    reference: float | None,
+    flops: float,
+    ceilings: Mapping[str, Any],
+) -> list[str]:
+    if "reason" in measured:
+        return [*[""] * 6, measured["reason"]]
+    seconds = measured["seconds"]
+    return [
+        f"{1e3 * seconds:.2f}",
+        f"{reference / seconds:.1f}x" if reference else "",
+        *(_rates(flops / seconds, way, ceilings) if "library" in way else [""] * 3),
+        f"{measured['bytes'] / 1e9:.2f}" if "bytes" in measured else "",
+    ]
+
+
+def _rates(rate: float, way: str, ceilings: Mapping[str, Any]) -> list[str]:
     kind = "bf16" if "bf16" in way else "tf32" if "tf32" in ceilings else "float32"
-    shares = [rate / ceilings[kind].get(what, float("nan")) for what in ("convolution", "product")]
-    return f"{rate / 1e12:>9.3g}{shares[0]:>8.0%}{shares[1]:>7.0%}"
+    shares = (rate / ceilings[kind].get(what, float("nan")) for what in ("convolution", "product"))
+    return [f"{rate / 1e12:.3g}", *(f"{share:.0%}" for share in shares)]
 
 
-def _rollouts(title: str, found: Mapping[str, Any]) -> Iterator[str]:
-    reference = found[SEQUENTIAL].get("frames_per_second")
-    for way, one in found.items():
-        if "reason" in one:
-            yield f"{title + way:<50}  {one['reason']}"
-            continue
-        rate = one["frames_per_second"]
-        ratio = f" {rate / reference:.1f}x" if reference else ""
-        yield f"{title + way:<50}{rate:>12.1f} frames/s{ratio}"
+def _rollouts(found: Mapping[str, Any]) -> str:
+    rows = []
+    for title, one in _each(found):
+        reference = one[SEQUENTIAL].get("frames_per_second")
+        for way, measured in one.items():
+            rate = measured.get("frames_per_second")
+            ratio = f"{rate / reference:.1f}x" if rate and reference else ""
+            text = f"{rate:.1f}" if rate else ""
+            rows.append([f"{title}: {way}", text, ratio, measured.get("reason", "")])
+    return table_text(rows, head=ROLLOUTS_HEAD, left=(0, len(ROLLOUTS_HEAD) - 1))
 
 
-def _targets(found: Mapping[str, Any]) -> list[str]:
+def _targets(found: Mapping[str, Any]) -> Iterator[Row]:
     """Of the fastest way of the library, at the paper's batch."""
-    lines = []
     for name, batches in found.items():
         ways = batches.get(PAPER_BATCH, {}).get("ways", {})
         times = {way: one["seconds"] for way, one in ways.items() if "seconds" in one}
         library = [(seconds, way) for way, seconds in times.items() if "library" in way]
-        seconds, best = min(library, default=(0.0, ""))
+        if not library:
+            continue
+        seconds, best = min(library)
         title = f"{_title(name)}, batch {PAPER_BATCH}, {best}"
-        if best and SEQUENTIAL in times:
+        if SEQUENTIAL in times:
             ratio = times[SEQUENTIAL] / seconds
-            what = f"{title}: {ratio:.1f} x sequential"
-            lines.append(_verdict(what, f">= {RATIO:g}", ratio >= RATIO))
-        if best and name in ITERATIONS:
+            yield Row(title, f"{ratio:.1f} x sequential", f">= {RATIO:g}", ratio >= RATIO)
+        if name in ITERATIONS:
             count, most = ITERATIONS[name]
             minutes = count * seconds / 60
-            what = f"{title}: {minutes:.1f} minutes for {count:,} iterations"
-            lines.append(_verdict(what, f"<= {most:g}", minutes <= most))
-    return lines
-
-
-def _verdict(what: str, target: str, met: bool) -> str:
-    return f"{what}  {target}: {'yes' if met else 'NO'}"
+            text = f"{minutes:.1f} minutes for {count:,} iterations"
+            yield Row(title, text, f"<= {most:g}", minutes <= most)

@@ -1,4 +1,4 @@
-"""How time and memory grow: in time and batch linearly, in particles and in a stream not at all."""
+"""Growth of time and memory: linear in time and batch, none in particles and in a stream."""
 
 import statistics
 from collections.abc import Callable, Sequence

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from benchmarks.bare import parts_of
+from benchmarks.bare import networks_of
 from benchmarks.graphs import Precision, TrainingStep
 from benchmarks.sequential import Sequential
 from benchmarks.sizes import Sizes, build
@@ -23,7 +23,7 @@ class Stepping(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As the tables call it."""
+        """Name in the tables."""
         precision = ", bf16" if self.precision == "bf16" else ""
         recomputed = ", recomputed" if self.recomputed else ""
         return self.program + precision + recomputed + (KEPT if self.kept else "")
@@ -45,7 +45,7 @@ def two_steps(sizes: Sizes, way: Stepping) -> Callable[[], object]:
     if way.kept:
         keep_freed_memory()
     pair, x = build("models/af1.py", sizes)
-    bound, sequential = BoundLoss(pair), Sequential(parts_of(pair))
+    bound, sequential = BoundLoss(pair), Sequential(networks_of(pair))
     if way.recomputed:
         recompute_activations(bound)
     loss = (lambda: sequential.loss(x)) if way.program == "sequential" else (lambda: bound(x))

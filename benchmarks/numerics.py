@@ -1,4 +1,4 @@
-"""What bfloat16 networks change: the bound on the same weights and noise, and training."""
+"""Changes by bfloat16 networks: of the bound on the same weights and noise, and of training."""
 
 import math
 import statistics

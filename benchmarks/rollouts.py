@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.bare import parts_of
+from benchmarks.bare import networks_of
 from benchmarks.graphs import Precision, autocast
 from benchmarks.sequential import Sequential
 from pyro_afslvm import Pair
@@ -42,6 +42,6 @@ def sampling(pair: Pair, x: Tensor, horizon: int, precision: Precision) -> Calla
 
 def sequential_sampling(pair: Pair, x: Tensor, horizon: int) -> Callable[[], Tensor]:
     """Draws the same from the sequential program; the pair is in evaluation mode."""
-    sequential = Sequential(parts_of(pair))
+    sequential = Sequential(networks_of(pair))
     past = sequential.past(x)
     return lambda: sequential.sample(past, horizon)

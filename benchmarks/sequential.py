@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.bare import Parts, clamped, standard_log_prob
+from benchmarks.bare import Networks, clamped, standard_log_prob
 from pyro_afslvm import ConvConditioner, LSTMConditioner
 from pyro_afslvm.networks.layers import PatchConvolution, PixelProjection
 
@@ -25,15 +25,15 @@ class Sequential:
     """Loss and rollouts of one of the paper's models, frame after frame.
 
     Args:
-        parts: its networks.
+        networks: of the model.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.flows = [FlowLevel(network) for network in parts.flows]
-        encoder: Any = parts.encoder
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.flows = [FlowStep(network) for network in networks.flows]
+        encoder: Any = networks.encoder
         self.encoder = None if encoder is None else plain(encoder.network)
-        self.decoder = None if parts.decoder is None else PlainDecoder(parts.decoder)
+        self.decoder = None if networks.decoder is None else PlainDecoder(networks.decoder)
 
     def loss(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Negative bound of ``(batch, T, *frame_shape)`` in nats.
@@ -59,7 +59,7 @@ class Sequential:
 
     @torch.no_grad()
     def past(self, x: Tensor) -> "Past":
-        """What of ``(batch, T, *frame_shape)`` the frames that follow depend on."""
+        """Keep of ``(batch, T, *frame_shape)`` what the frames that follow depend on."""
         buffers, latents = [[] for _ in self.flows], Latents(self, x[:, 0], None)
         for frame in x.unbind(1):
             inverted = self.invert(frame, buffers)
@@ -105,14 +105,14 @@ class Sequential:
 
 
 class Past(NamedTuple):
-    """What frames depend on; sampling leaves it as it is."""
+    """State that the next frames depend on; sampling leaves it as it is."""
 
     last: Tensor
     buffers: list[list[Tensor]]
     latents: "Latents"
 
 
-class FlowLevel:
+class FlowStep:
     """Shift and log-scale of the next frame from a buffer of past ones."""
 
     def __init__(self, network: ConvConditioner) -> None:
@@ -141,12 +141,12 @@ class Latents:
 
     def __init__(self, model: Sequential, like: Tensor, noise: Tensor | None) -> None:
         self.encoder, self.noise, self.t = model.encoder, noise, 0
-        parts = model.parts
-        if parts.prior is not None and parts.posterior is not None:
-            self.prior, self.posterior = parts.prior, parts.posterior
-            self.of_prior = _start(parts.prior, len(like))
-            self.of_posterior = _start(parts.posterior, len(like))
-            self.z = like.new_zeros(len(like), parts.prior.features)
+        networks = model.networks
+        if networks.prior is not None and networks.posterior is not None:
+            self.prior, self.posterior = networks.prior, networks.posterior
+            self.of_prior = _start(networks.prior, len(like))
+            self.of_posterior = _start(networks.posterior, len(like))
+            self.z = like.new_zeros(len(like), networks.prior.features)
 
     def infer(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """z given a frame's noise, and log q(z) - log p(z)."""

@@ -1,4 +1,4 @@
-"""How much is measured, and what on."""
+"""Sizes of what is measured, and its models and frames."""
 
 from dataclasses import dataclass, fields
 
@@ -12,10 +12,10 @@ from pyro_afslvm.utils.checks import check_minimum
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much to measure.
+    """Sizes of the measurements.
 
     Args:
-        repeats: of every figure; the median counts.
+        repeats: of every measurement; the median counts.
         batch: sequences.
         frames: of a sequence.
         side: of a frame, in pixels.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bare import bare_loss, parts_of
+from benchmarks.bare import bare_loss, networks_of
 from benchmarks.ceilings import Convolution
 from benchmarks.graphs import Precision, TrainingStep
 from benchmarks.growth import growth
@@ -31,7 +31,7 @@ from benchmarks.numerics import numerics, training
 from benchmarks.rollouts import sampling, sequential_sampling
 from benchmarks.sequential import Sequential
 from benchmarks.sizes import Sizes, build
-from benchmarks.targets import table
+from benchmarks.targets import rows_text, table
 from benchmarks.timing import interleaved, medians
 from inference.table1 import hardware
 from pyro_afslvm.cli.console import Parser, run_program
@@ -69,12 +69,12 @@ WARMUP = 3  # until memory has been seen by every action, and is kept
 def steps(recipe: str, sizes: Sizes) -> dict[str, Any]:
     """Seconds of a training step in every way, and of the convolutions that it is made of."""
     pair, x = build(recipe, sizes)
-    bound, parts = BoundLoss(pair), parts_of(pair)
-    sequential = Sequential(parts)
+    bound, networks = BoundLoss(pair), networks_of(pair)
+    sequential = Sequential(networks)
     scored = sizes.batch * (sizes.frames - int(pair.model.context_length))
     losses: dict[str, tuple[Callable[[], Tensor], Precision]] = {
         "sequential": (lambda: sequential.loss(x) / scored, "float32"),
-        "bare": (lambda: bare_loss(parts, x) / scored, "float32"),
+        "bare": (lambda: bare_loss(networks, x) / scored, "float32"),
         "library": (lambda: bound(x), "float32"),
         "sequential, bf16": (lambda: sequential.loss(x) / scored, "bf16"),
         "library, bf16": (lambda: bound(x), "bf16"),
@@ -102,9 +102,13 @@ def overhead(sizes: Sizes) -> dict[str, float]:
     """Seconds of a step of the smallest model, with and without Pyro."""
     torch.manual_seed(0)
     pair = build_pair(load_recipe(SMALLEST), (4,))
-    bound, parts, x = BoundLoss(pair), parts_of(pair), torch.randn(sizes.batch, sizes.frames, 4)
+    bound, networks, x = (
+        BoundLoss(pair),
+        networks_of(pair),
+        torch.randn(sizes.batch, sizes.frames, 4),
+    )
     actions = {
-        "bare": TrainingStep(bound, lambda: bare_loss(parts, x) / sizes.batch, "float32"),
+        "bare": TrainingStep(bound, lambda: bare_loss(networks, x) / sizes.batch, "float32"),
         "library": TrainingStep(bound, lambda: bound(x), "float32"),
     }
     return medians(interleaved(actions, repeats=20 * sizes.repeats, warmup=20))
@@ -164,7 +168,7 @@ def imports(sizes: Sizes) -> dict[str, float]:
 
 
 def processor() -> dict[str, Any]:
-    """What of a processor decides these figures."""
+    """Describe what of a processor decides these measurements."""
     flags = Path("/proc/cpuinfo")
     known = flags.read_text().split() if flags.exists() else [platform.machine()]
     return {
@@ -177,7 +181,7 @@ def processor() -> dict[str, Any]:
 def measure(
     sizes: Sizes, sections: Sequence[Section], keep: Callable[[Any], None], before: Any = None
 ) -> Any:
-    """All figures of the sections, beside those from ``before``; ``keep`` is called after each.
+    """Measure the sections, beside those from ``before``; ``keep`` is called after each.
 
     Raises:
         ValueError: if those are of another machine, other versions or sizes.
@@ -190,7 +194,9 @@ def measure(
     }
     other = [what for what, value in found.items() if before and before.get(what) != value]
     if other:
-        raise ValueError(f"the file has figures of other {', '.join(other)}: name another file")
+        raise ValueError(
+            f"the file has measurements of other {', '.join(other)}: name another file"
+        )
     found = (before or {}) | found
     of_section: dict[Section, Callable[[], Any]] = {
         "steps": lambda: {Path(recipe).stem: steps(recipe, sizes) for recipe in RECIPES},
@@ -214,7 +220,9 @@ def main() -> int:
     parser = Parser(prog="speed", description=__doc__.split("\n")[0])
     parser.add_argument("--only", type=list[Section], default=list(SECTIONS), help="sections")
     parser.add_argument(
-        "--json", type=str | None, help="write the figures here too, beside other sections' there"
+        "--json",
+        type=str | None,
+        help="write the measurements here too, beside other sections' there",
     )
     parser.add_class_arguments(Sizes, "sizes")
     options = parser.parse_args()
@@ -231,9 +239,7 @@ def benchmark(options: Any) -> None:
     path = Path(options.json) if options.json else None
     before = json.loads(path.read_text()) if path and path.exists() else None
     found = measure(options.sizes, options.only, keep, before)
-    for what, figure, target, met in table(found):
-        verdict = "" if met is None else f"  {target}: {'yes' if met else 'NO'}"
-        print(f"{what:<54}{figure}{verdict}")
+    print(rows_text(table(found)))
 
 
 if __name__ == "__main__":

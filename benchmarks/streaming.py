@@ -27,7 +27,7 @@ LARGE = (3, 128, 128)  # a frame of the store that is streamed
 
 
 def loader(data: SequenceDataset, batch_size: int) -> DataLoader[Any]:
-    """As training makes it."""
+    """Make a data loader as training does."""
     return DataLoader(data, batch_sampler=StepBatches(len(data), batch_size, seed=0))
 
 
@@ -42,7 +42,7 @@ def take(batches: Iterator[torch.Tensor], count: int) -> int:
 
 
 class Stored(PreparedSource):
-    """What lies in a store already."""
+    """Source of what lies in a store already."""
 
     name = "stored"
 

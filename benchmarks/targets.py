@@ -1,7 +1,9 @@
-"""The figures of `benchmarks/speed.py` beside what is aimed at."""
+"""The measurements of `benchmarks/speed.py` beside what is aimed at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from pyro_afslvm.utils.tables import table_text
 
 FASTER = {"af1": (2.0, 4.0), "slvm_af1": (2.0, 4.0), "slvm": (1.3, 2.0)}  # float32, bf16
 NAMES = {
@@ -23,16 +25,23 @@ NATS = 0.002  # per dimension
 
 
 class Row(NamedTuple):
-    """A line of the table: what, its figure, its target, and whether it is met."""
+    """A measurement: of what, its value, its target, and whether it is met."""
 
     what: str
-    figure: str
+    value: str
     target: str = ""
     met: bool | None = None
 
 
+def rows_text(rows: Sequence[Row]) -> str:
+    """Rows as a table, the verdict last."""
+    verdicts = {None: "", True: ": yes", False: ": NO"}
+    cells = [[row.what, row.value, row.target + verdicts[row.met]] for row in rows]
+    return table_text(cells, left=(0, 1, 2))
+
+
 def table(found: Mapping[str, Any]) -> list[Row]:
-    """Every figure that was measured."""
+    """Everything that was measured."""
     rows = {
         "steps": _steps,
         "overhead": _overhead,
@@ -149,10 +158,10 @@ def _numerics(found: Mapping[str, Any]) -> list[Row]:
 
 def _training(found: Mapping[str, Any]) -> list[Row]:
     difference, error = found["difference"], found["error"]
-    figure = f"{difference:+.4f} ± {error:.4f} nats/dim, seeds ± {found['seeds']:.4f}"
+    value = f"{difference:+.4f} ± {error:.4f} nats/dim, seeds ± {found['seeds']:.4f}"
     met = abs(difference) <= min(max(NATS, 2 * error), found["seeds"])
     target = f"<= seeds, and {NATS} or 2 errors"
-    return [Row(f"bf16 training, {found['steps']} steps", figure, target, met)]
+    return [Row(f"bf16 training, {found['steps']} steps", value, target, met)]
 
 
 def _at_least(what: str, value: float, target: float, *, note: str = "", unit: str = "x") -> Row:

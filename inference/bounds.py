@@ -1,4 +1,4 @@
-"""Bounds of several guides on the same frames, side by side: figures, table, JSON."""
+"""Bounds of several guides on the same frames, side by side: metrics, table, JSON."""
 
 import math
 import statistics
@@ -13,14 +13,15 @@ from pyro_afslvm.data import Dequantization, SequenceSource, check_ceiling
 from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.objectives import bound_terms, smc
 from pyro_afslvm.utils.seeding import Stream, seed_step
+from pyro_afslvm.utils.tables import table_text
 
 MOST_PARTICLES = 512  # of all sequences together, at once in the particle filter
 BOUNDS = ("elbo", "iwae", "smc")
-Figure = dict[str, float | None]
+Metric = dict[str, float | None]  # mean, and its standard error
 
 
 class Bounds(NamedTuple):
-    """What is known of each sequence, in nats of the model's units, each ``(N,)`` in float64."""
+    """Bounds of each sequence and their terms, nats in the model's units, ``(N,)`` in float64."""
 
     elbo: Tensor  # mean over the K samples
     iwae: Tensor  # of the same K samples
@@ -37,7 +38,7 @@ def frames_to_score(
     num_frames: int,
     seed: int,
 ) -> Tensor:
-    """The first test sequences, dequantized with the same noise whoever asks."""
+    """Take the first test sequences, dequantized with the same noise whoever asks."""
     data = source.dataset("test", num_frames=num_frames)
     if len(data) < sequences:
         raise ValueError(f"the test set holds {len(data)} sequences, fewer than {sequences}")
@@ -56,7 +57,7 @@ def measure(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Bounds:
-    r"""ELBO, its terms, and the tighter bounds, sequence by sequence.
+    r"""Measure ELBO, its terms, and the tighter bounds, sequence by sequence.
 
     .. math:: \mathrm{ELBO} = \frac{1}{K} \sum_k \log w_k \le
         \mathrm{IWAE} = \log \frac{1}{K} \sum_k w_k, \qquad w_k = \frac{p(x, z_k)}{q(z_k \mid x)}
@@ -71,33 +72,36 @@ def measure(
         particles: K.
         batch_size: sequences at a time.
         seed: of the samples.
-        progress: called with parts done and their number.
+        progress: called with batches done and their number.
 
     Source: Burda et al., arXiv:1509.00519; Maddison et al., arXiv:1705.09279.
     """
     device = next(pair.model.parameters()).device
-    parts = x.split(batch_size)
-    few = max(1, MOST_PARTICLES // particles)
+    batches = x.split(batch_size)
     found = []
-    for i, rows in enumerate(parts):
-        rows = rows.to(device)
+    for i, rows in enumerate(batches):
         seed_step(seed, i, Stream.PARTICLES)
-        terms = bound_terms(pair.model, pair.guide, rows, num_particles=particles)
-        log_weights = terms.bound.double().sum(-1)  # (K, batch)
-        filtered = [
-            smc(pair.model, pair.guide, some, num_particles=particles).log_evidence
-            for some in rows.split(few)
-        ]
-        of_part = Bounds(
-            elbo=log_weights.mean(0),
-            iwae=log_weights.logsumexp(0) - math.log(particles),
-            smc=torch.cat(filtered),
-            log_likelihood=terms.log_likelihood.double().sum(-1).mean(0),
-            kl=terms.kl.double().sum(-1).mean(0),
-        )
-        found.append(Bounds(*(value.cpu() for value in of_part)))
-        progress(i + 1, len(parts))
+        found.append(_bounds(pair, rows.to(device), particles))
+        progress(i + 1, len(batches))
     return Bounds(*(torch.cat(values) for values in zip(*found, strict=True)))
+
+
+def _bounds(pair: Pair, x: Tensor, particles: int) -> Bounds:
+    terms = bound_terms(pair.model, pair.guide, x, num_particles=particles)
+    log_weights = terms.bound.double().sum(-1)  # (K, batch)
+    few = max(1, MOST_PARTICLES // particles)
+    filtered = [
+        smc(pair.model, pair.guide, some, num_particles=particles).log_evidence
+        for some in x.split(few)
+    ]
+    found = Bounds(
+        elbo=log_weights.mean(0),
+        iwae=log_weights.logsumexp(0) - math.log(particles),
+        smc=torch.cat(filtered),
+        log_likelihood=terms.log_likelihood.double().sum(-1).mean(0),
+        kl=terms.kl.double().sum(-1).mean(0),
+    )
+    return Bounds(*(value.cpu() for value in found))
 
 
 def check_scored(pair: Pair, name: str, scored_frames: int) -> None:
@@ -119,9 +123,9 @@ def check_possible(found: Bounds, noise: Dequantization, dims: int) -> None:
         check_ceiling(noise.to_nats(mean), noise=noise, num_values=dims * len(found.elbo))
 
 
-def figures(
+def metrics(
     found: Bounds, first: Bounds, *, noise: Dequantization, dims: int
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, Metric]]:
     """Means over sequences and their standard errors.
 
     Args:
@@ -149,13 +153,13 @@ def figures(
     }
 
 
-def _mean(values: Tensor) -> Figure:
+def _mean(values: Tensor) -> Metric:
     n = len(values)
     error = float(values.std()) / math.sqrt(n) if n > 1 else None
     return {"mean": float(values.mean()), "error": error}
 
 
-def over_seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figure]]:
+def over_seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Metric]]:
     """Means over seeds and their standard errors; with one seed the errors over sequences."""
     if len(seeds) == 1:
         return {kind: dict(seeds[0][kind]) for kind in KINDS}
@@ -170,51 +174,55 @@ def over_seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figure
 KINDS = ("nats_per_dim", "nats_per_sequence", "difference")
 
 
-def _spread(values: list[float]) -> Figure:
+def _spread(values: list[float]) -> Metric:
     error = statistics.stdev(values) / math.sqrt(len(values))
     return {"mean": statistics.fmean(values), "error": error}
 
 
 def table(guides: Sequence[Mapping[str, Any]], *, particles: int, seeds: int) -> str:
-    """The figures, aligned, and what stands in them."""
-    k = f"-{particles}"
-    rows = [["nats/dim", "ELBO", f"IWAE{k}", f"SMC{k}", "log p(x|z)"]]
-    for guide in guides:
-        per_dim = guide["nats_per_dim"]
-        columns = (*BOUNDS, "log_likelihood")
-        rows.append([guide["name"], *(_text(per_dim[name], 4) for name in columns)])
-    first = guides[0]["name"]
-    more = [["nats/sequence", "KL", "IWAE − ELBO", "SMC − ELBO", "ΔELBO", "ΔIWAE", "ΔSMC"]]
-    for guide in guides:
-        own, other = guide["nats_per_sequence"], guide["difference"]
-        texts = [_text(own[name], 2) for name in ("kl", "gap", "smc_gap")]
-        if guide is guides[0]:
-            texts += ["0"] * 3
-        else:
-            texts += [_text(other[name], 1, sign=True) for name in BOUNDS]
-        more.append([guide["name"], *texts])
-    cost = [["training", "s/step", "s in all", "steps", "parameters of guide", "of model"]]
-    for guide in guides:
-        sizes = [f"{guide['parameters'][part]:,}" for part in ("guide", "model")]
-        steps = f"{guide['train_steps']['mean']:.0f}"
-        step, whole = guide["seconds_per_step"]["mean"], guide["train_seconds"]["mean"]
-        cost.append([guide["name"], f"{step:.4f}", f"{whole:.1f}", steps, *sizes])
+    """The bounds, terms and costs of all guides, and what the numbers mean."""
     errors = f"{seeds} seeds" if seeds > 1 else "sequences (one seed)"
-    note = f"± standard error over {errors}; Δ paired, to {first}"
-    return "\n\n".join([_aligned(rows), _aligned(more), _aligned(cost), note])
+    note = f"± standard error over {errors}; Δ paired, to {guides[0]['name']}"
+    return "\n\n".join([_per_dim(guides, particles), _per_sequence(guides), _costs(guides), note])
 
 
-def _text(figure: Figure, digits: int, *, sign: bool = False) -> str:
-    mean = f"{figure['mean']:{'+' if sign else ''}.{digits}f}"
-    text = mean if figure["error"] is None else f"{mean} ± {figure['error']:.{digits}f}"
+def _per_dim(guides: Sequence[Mapping[str, Any]], particles: int) -> str:
+    head = ["nats/dim", "ELBO", f"IWAE-{particles}", f"SMC-{particles}", "log p(x|z)"]
+    names = (*BOUNDS, "log_likelihood")
+    rows = [
+        [guide["name"], *(_text(guide["nats_per_dim"][name], 4) for name in names)]
+        for guide in guides
+    ]
+    return table_text(rows, head=head)
+
+
+def _per_sequence(guides: Sequence[Mapping[str, Any]]) -> str:
+    head = ["nats/sequence", "KL", "IWAE − ELBO", "SMC − ELBO", "ΔELBO", "ΔIWAE", "ΔSMC"]
+    rows = []
+    for i, guide in enumerate(guides):
+        terms, other = guide["nats_per_sequence"], guide["difference"]
+        texts = [_text(terms[name], 2) for name in ("kl", "gap", "smc_gap")]
+        differences = [_text(other[name], 1, sign=True) if i else "0" for name in BOUNDS]
+        rows.append([guide["name"], *texts, *differences])
+    return table_text(rows, head=head)
+
+
+def _costs(guides: Sequence[Mapping[str, Any]]) -> str:
+    head = ["training", "s/step", "s in all", "steps", "parameters of guide", "of model"]
+    rows = [
+        [
+            guide["name"],
+            f"{guide['seconds_per_step']['mean']:.4f}",
+            f"{guide['train_seconds']['mean']:.1f}",
+            f"{guide['train_steps']['mean']:.0f}",
+            *(f"{guide['parameters'][part]:,}" for part in ("guide", "model")),
+        ]
+        for guide in guides
+    ]
+    return table_text(rows, head=head)
+
+
+def _text(metric: Metric, digits: int, *, sign: bool = False) -> str:
+    mean = f"{metric['mean']:{'+' if sign else ''}.{digits}f}"
+    text = mean if metric["error"] is None else f"{mean} ± {metric['error']:.{digits}f}"
     return text.replace("-", "−")
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("   ".join(cells))
-    return "\n".join(lines)

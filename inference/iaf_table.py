@@ -20,16 +20,18 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from inference.image_bounds import Measured, measure_run, training
-from inference.table1 import chosen_settings, hardware, train_into
+from inference.table1 import check_different, chosen_settings, hardware, train_into
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run, sample_run
 from pyro_afslvm.data import BinarizedMNIST, software_versions
 from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.contents import read_json
 from pyro_afslvm.runs.recipe import Recipe, load_recipe
-from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.files import write_json
+from pyro_afslvm.utils.tables import table_text
 
 RECIPES = ("models/vae.py", "models/iaf_vae.py", "models/iaf_resnet_vae.py")
 UNLIMITED = 10**9  # steps, where seconds are the budget
@@ -42,7 +44,7 @@ PAPER = {  # VLB and log p(x) of Table 1, with the full training set of 60,000 d
 }
 
 
-# figures over seeds --------------------------------------------------------------------------
+# metrics over seeds --------------------------------------------------------------------------
 
 
 def estimate(values: Sequence[Tensor]) -> dict[str, float | None]:
@@ -58,10 +60,10 @@ def estimate(values: Sequence[Tensor]) -> dict[str, float | None]:
     }
 
 
-def model_figures(
+def model_metrics(
     runs: Sequence[Run], found: Sequence[Measured], baseline: Sequence[Measured]
 ) -> dict[str, Any]:
-    """One model's figures; the gain is over the first model, image by image, seed by seed."""
+    """One model's metrics; the gain is over the first model, image by image, seed by seed."""
     pair = load_run(runs[0], source=runs[0].source)[0]
     objectives = [one.objective for one in found]
     pairs = list(zip(found, baseline, strict=True))
@@ -91,17 +93,13 @@ def table(models: Sequence[dict[str, Any]], *, particles: int, images: int) -> s
     heads += ["parameters", *(["free-bits objective"] if free else [])]
     rows = [_row(model, free) for model in models]
     rows += [[f"paper: {name}", *(f"{v:.2f}" for v in pair)] for name, pair in PAPER.items()]
-    full = [row + [""] * (len(heads) - len(row)) for row in rows]
-    widths = [max(len(row[i]) for row in [heads, *full]) for i in range(len(heads))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in full]
-    head = "  ".join(c.ljust(w) for c, w in zip(heads, widths, strict=True))
-    lines.insert(len(models), "-" * len(head))
     note = (
         f"Nats per image over {images} test images; ± standard error over images, over seeds. The\n"
         "gain is over the first model, on the same images. The paper's rows are from the full\n"
         "training set of 60,000 digits, its test set of 10,000, and larger networks."
     )
-    return "\n".join([line.rstrip() for line in (head, "-" * len(head), *lines)] + [note])
+    laid_out = table_text(rows, head=heads, rules=[len(models) - 1])
+    return f"{laid_out}\n{note}"
 
 
 def _row(model: dict[str, Any], free: bool) -> list[str]:
@@ -140,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=8, help="of the bound, for each image")
     parser.add_argument("--images", type=int | None, help="test images; default: all")
     parser.add_argument("--out", type=str, default="runs/iaf", help="folder of the runs")
-    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_argument("--json", type=str | None, help="write the metrics here too")
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
     options = parser.instantiate(parser.parse_args(arguments))
     go_on = f"the same command goes on from here (the runs are in {options.out})"
@@ -148,12 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def iaf_table(options: Namespace) -> None:
-    """Train and measure every recipe with every seed, print the table, write the figures."""
+    """Train and measure every recipe with every seed, print the table, write the metrics."""
     check_minimum(particles=(options.particles, 1), samples=(options.samples, 1))
     recipes = [load_recipe(path) for path in options.recipes]
-    names = [recipe.path.stem for recipe in recipes]
-    if len({*names}) < len(names) or len({*options.seeds}) < len(options.seeds):
-        raise ValueError("expected recipes of different file names, and different seeds")
+    check_different(recipes, options.seeds)
     source = BinarizedMNIST(
         path=options.path, download=options.download, validation_size=options.validation_size
     )
@@ -172,14 +168,14 @@ def iaf_table(options: Namespace) -> None:
     ]
     for each in plan:
         check_budget(*each)
-    found: dict[str, list[tuple[Run, Measured]]] = {name: [] for name in names}
+    found: dict[str, list[tuple[Run, Measured]]] = {r.path.stem: [] for r in recipes}
     for recipe, folder, wanted in plan:
         run = train_into(folder, recipe, source, wanted)
         counts = {"particles": options.particles, "samples": options.samples}
         found[recipe.path.stem].append((run, measure_run(run, source, x, **counts)))
         sample_run(run, source=source)
-    figures = [tuple(zip(*pairs, strict=True)) for pairs in found.values()]
-    models = [model_figures(runs, measured, figures[0][1]) for runs, measured in figures]
+    columns = [tuple(zip(*pairs, strict=True)) for pairs in found.values()]
+    models = [model_metrics(runs, measured, columns[0][1]) for runs, measured in columns]
     print(table(models, particles=options.particles, images=len(x)))
     print(f"samples.png and reconstructions.png are in the folders of {options.out}")
     if options.json:

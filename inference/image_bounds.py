@@ -1,4 +1,4 @@
-"""Figures of one run on binary images: its bound, log p(x), and what its training took."""
+"""Metrics of one run on binary images: its bound, log p(x), and the cost of its training."""
 
 import math
 from typing import Any, NamedTuple
@@ -11,14 +11,15 @@ from pyro_afslvm.cli.workflow import load_run
 from pyro_afslvm.data import BinarizedMNIST
 from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, iwae
 from pyro_afslvm.runs.checkpoint import load_checkpoint
-from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.runs.contents import read_json
+from pyro_afslvm.runs.run import Run
 from pyro_afslvm.utils.files import write_json
 from pyro_afslvm.utils.progress import counting_bar
 from pyro_afslvm.utils.seeding import Stream, seed_step
 
 
 class Measured(NamedTuple):
-    """Figures of one run, in nats per image."""
+    """Metrics of one run, in nats per image."""
 
     vlb: Tensor  # (images,), mean over samples
     log_p: Tensor  # (images,), importance-sampled
@@ -59,7 +60,7 @@ def measure(
 def measure_run(
     run: Run, source: BinarizedMNIST, x: Tensor, *, particles: int, samples: int
 ) -> Measured:
-    """Figures of a run, kept in its ``nats.json`` until it is trained further."""
+    """Measure a run; what was found is kept in its ``nats.json`` until it is trained further."""
     pair, recipe, checkpoint = load_run(run, source=source)
     wanted = {
         "data": source.describe(),
@@ -93,7 +94,7 @@ def _precise(values: list[float]) -> Tensor:
 
 
 def training(run: Run) -> dict[str, Any]:
-    """What a run's training took."""
+    """Steps, seconds and curve of a run's training."""
     last, dims = load_checkpoint(run.last), math.prod(run.source.frame_shape)
     return {
         "train_seed": run.settings.seed,

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.motivating_example import build, simulate
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.plots import motivating_example, to_png
+from pyro_afslvm.utils.tables import table_text
 
 
 def mean_correlation(x: Tensor) -> float:  # (N, T, D) ->
@@ -40,7 +41,7 @@ def main() -> int:
         prog="python -m inference.motivating_example", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--out", type=Path, default=Path("fig2.png"), help="the picture, a PNG")
-    parser.add_argument("--sequences", type=int, default=100, help="for the figures; 3 are drawn")
+    parser.add_argument("--sequences", type=int, default=100, help="of which 3 are drawn")
     parser.add_argument("--frames", type=int, default=50, help="of each sequence")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -52,9 +53,12 @@ def main() -> int:
     near_frames, near_noise = build().model.flow.condition().levels(x)
     signals = {"x": x, "u": near_frames.noise, "w": near_noise.noise}
     correlations = [mean_correlation(values) for values in signals.values()]
-    print("    temporal correlation    nats per number as independent noise")
-    for (name, values), correlation in zip(signals.items(), correlations, strict=True):
-        print(f"{name}   {correlation:20.2f}    {noise_log_likelihood(values):36.2f}")
+    rows = [
+        [name, f"{correlation:.2f}", f"{noise_log_likelihood(values):.2f}"]
+        for (name, values), correlation in zip(signals.items(), correlations, strict=True)
+    ]
+    head = ["", "temporal correlation", "nats per number as independent noise"]
+    print(table_text(rows, head=head))
     drawn = [values[:3].numpy() for values in signals.values()]
     figure = motivating_example(*drawn, correlations=correlations)
     try:

@@ -9,7 +9,7 @@ scores beside those of copying the last frame, and writes the forecasts and two 
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run
 from pyro_afslvm.data import SequenceSource, dequantization
 from pyro_afslvm.metrics import forecast_scores
-from pyro_afslvm.plots import forecast_lines, frame_strip, to_png
-from pyro_afslvm.plots.scores import score_curves
+from pyro_afslvm.plots import forecast_lines, frame_strip, score_curves, to_png
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.files import write_atomically
 from pyro_afslvm.utils.seeding import Stream, seed_step
+from pyro_afslvm.utils.tables import table_text
 
 COPY = "copy"
 LEVEL = 0.9  # of the interval whose coverage is printed
@@ -41,7 +41,7 @@ DIGITS = {"crps": 2, "psnr": 2, "ssim": 3, "coverage": 1}
 def sequences(
     source: SequenceSource, *, split: Any, count: int, given: int, horizon: int, seed: int
 ) -> Tensor:
-    """The first sequences of a split, dequantized: what is given, and what came true."""
+    """Take the first sequences of a split, dequantized: given frames, and the true future."""
     data = source.dataset(split, num_frames=given + horizon)
     if len(data) < count:
         raise ValueError(f"the {split} set holds {len(data)} sequences, fewer than {count}")
@@ -52,7 +52,7 @@ def sequences(
 def forecasts(
     pair: Pair, x: Tensor, *, given: int, temperatures: Sequence[float], **options: Any
 ) -> xr.Dataset:
-    """Rollouts at each temperature, and what came true.
+    """Roll out at each temperature, and keep the true future beside.
 
     Returns:
         ``x_future`` (temperature, sample, sequence, time_future, ...), ``x_true`` and
@@ -124,30 +124,23 @@ def columns(scores: xr.Dataset) -> dict[str, dict[str, np.ndarray[Any, Any]]]:
 def table(scores: xr.Dataset) -> str:
     """The scores, a row for every frame ahead and one for their mean."""
     found = columns(scores)
-    digits = {TITLES[kind]: count for kind, count in DIGITS.items()}
-    widths = {title: max(7, *map(len, lines)) for title, lines in found.items()}
-    head, names = ["ahead"], ["     "]
+    head = ["\nahead"]
     for title, lines in found.items():
-        head.append(title.center((widths[title] + 2) * len(lines) - 2))
-        names.append("  ".join(name.rjust(widths[title]) for name in lines))
+        for i, name in enumerate(lines):
+            head.append(f"{title if i == 0 else ''}\n{name}")
     steps = scores.time_future.to_numpy()
-    rows = [_row(str(step), found, digits, widths, i) for i, step in enumerate(steps)]
-    rows.append(_row("mean", found, digits, widths, slice(None)))
-    return "\n".join(["    ".join(head).rstrip(), "    ".join(names), *rows])
+    rows = [[str(step), *_cells(found, i)] for i, step in enumerate(steps)]
+    rows.append(["mean", *_cells(found, slice(None))])
+    return table_text(rows, head=head, rules=[len(steps) - 1], left=())
 
 
-def _row(
-    label: str,
-    found: Mapping[str, Mapping[str, np.ndarray[Any, Any]]],
-    digits: Mapping[str, int],
-    widths: Mapping[str, int],
-    at: int | slice,
-) -> str:
-    cells = [label.rjust(5)]
+def _cells(
+    found: Mapping[str, Mapping[str, np.ndarray[Any, Any]]], at: int | slice
+) -> Iterator[str]:
+    digits = {TITLES[kind]: count for kind, count in DIGITS.items()}
     for title, lines in found.items():
-        numbers = (f"{float(np.mean(values[at])):.{digits[title]}f}" for values in lines.values())
-        cells.append("  ".join(number.rjust(widths[title]) for number in numbers))
-    return "    ".join(cells)
+        for values in lines.values():
+            yield f"{float(np.mean(values[at])):.{digits[title]}f}"
 
 
 def pictures(found: xr.Dataset, scores: xr.Dataset) -> tuple[bytes, bytes]:
@@ -172,7 +165,7 @@ def pictures(found: xr.Dataset, scores: xr.Dataset) -> tuple[bytes, bytes]:
         columns(scores),
         ahead=scores.time_future.to_numpy().tolist(),
         baseline=COPY,
-        levels={TITLES["coverage"]: 100 * calibrated(found.sizes["sample"])},
+        calibrated={TITLES["coverage"]: 100 * calibrated(found.sizes["sample"])},
     )
     return to_png(figure), to_png(curves)
 
@@ -220,7 +213,7 @@ def roll_out(options: Namespace) -> None:
         seed=(options.seed, 0),
     )
     if len({*options.temperatures}) < len(options.temperatures):
-        raise ValueError("expected different temperatures")
+        raise ValueError(f"expected different temperatures, got {options.temperatures}")
     run = Run.open(options.run)
     source = options.data or run.source
     pair, recipe, _ = load_run(run, source=source, recipe=options.recipe, trust=options.trust)

@@ -58,7 +58,7 @@ def submit(options: Namespace, command: list[str]) -> None:
 
 
 def parameters(options: Namespace) -> dict[str, Any]:
-    """What is asked of the cluster: a task and a GPU for each process."""
+    """Parameters of the job: a task and a GPU for each process."""
     asked = {
         "name": "afslvm",
         "nodes": options.num_nodes,

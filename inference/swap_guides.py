@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from inference import bounds
 from inference.bounds import Bounds
 from inference.fixed_model import check_same_model, fixed_model
-from inference.table1 import chosen_settings, hardware, train_into
+from inference.table1 import check_different, chosen_settings, hardware, train_into
 from pyro_afslvm import Pair
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run
@@ -38,8 +38,9 @@ from pyro_afslvm.data import (
 )
 from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.contents import read_json
 from pyro_afslvm.runs.recipe import Recipe, build_pair, load_recipe
-from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.files import write_json
@@ -52,7 +53,7 @@ NEW_GUIDES = tuple(f"models/small/{name}.py" for name in GUIDES)  # of one and t
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all guides are measured with."""
+    """Test frames and settings that all guides are measured with."""
 
     source: SequenceSource
     noise: Dequantization
@@ -67,7 +68,7 @@ class Comparison:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What the numbers mean."""
+        """The protocol of the bounds, as JSON values."""
         protocol = Protocol(
             data=self.source.describe(),
             split="test",
@@ -103,11 +104,11 @@ def train_guides(
     return runs
 
 
-# figures -------------------------------------------------------------------------------------
+# metrics -------------------------------------------------------------------------------------
 
 
 def measure_run(run: Run, recipe: Recipe, comparison: Comparison) -> tuple[Bounds, Pair]:
-    """Bounds of a run, kept in its ``bounds.json``."""
+    """Measure the bounds of a run, kept in its ``bounds.json``."""
     pair, _, checkpoint = load_run(run, source=comparison.source, recipe=str(recipe.path))
     wanted = {"protocol": comparison.protocol, "step": checkpoint["step"]}
     kept = run.path / "bounds.json"
@@ -130,10 +131,10 @@ def _weights(run: Run) -> Path:
     return run.best if run.best.exists() else run.last
 
 
-def figures_of_seed(
+def metrics_of_seed(
     runs: Sequence[Run], recipes: Sequence[Recipe], comparison: Comparison
 ) -> list[dict[str, Any]]:
-    """Figures of every guide trained with one seed."""
+    """Metrics of every guide trained with one seed."""
     measured = [measure_run(*each, comparison) for each in zip(runs, recipes, strict=True)]
     return [
         {
@@ -142,7 +143,7 @@ def figures_of_seed(
             "parameters": {"model": _count(pair.model), "guide": _count(pair.guide)},
             "train_seed": run.settings.seed,
             **_training(run),
-            **bounds.figures(found, measured[0][0], noise=comparison.noise, dims=comparison.dims),
+            **bounds.metrics(found, measured[0][0], noise=comparison.noise, dims=comparison.dims),
         }
         for run, recipe, (found, pair) in zip(runs, recipes, measured, strict=True)
     ]
@@ -170,7 +171,7 @@ def _training(run: Run) -> dict[str, Any]:
 
 
 def summary(seeds: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One entry for each guide: means over seeds, and the figures of each."""
+    """One entry for each guide: means over seeds, and the metrics of each."""
     guides = []
     for rows in zip(*seeds, strict=True):
         shared = ("name", "recipe", "parameters")
@@ -201,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sequences", type=int, default=50, help="test sequences")
     parser.add_argument("--particles", type=int, default=64, help="of the tighter bounds")
     parser.add_argument("--out", type=str, default="runs/swap_guides", help="folder of the runs")
-    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_argument("--json", type=str | None, help="write the metrics here too")
     parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
     options = parser.instantiate(parser.parse_args(arguments))
@@ -210,11 +211,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def swap_guides(options: Namespace) -> None:
-    """Train and measure for every seed, print the table, write the figures."""
+    """Train and measure for every seed, print the table, write the metrics."""
     check_minimum(sequences=(options.sequences, 1), particles=(options.particles, 1))
     settings = chosen_settings(options)
     recipes = [load_recipe(path) for path in options.recipes or _default(options)]
-    _check_names(recipes, options.seeds)
+    check_different(recipes, options.seeds)
     source, fixed = _source_and_model(options)
     comparison = _comparison(options, source, settings["noise"])
     if fixed is not None:
@@ -227,7 +228,7 @@ def swap_guides(options: Namespace) -> None:
         trained = TrainSettings(seed=seed, **settings)
         folder = Path(options.out) / f"seed{seed}"
         runs = train_guides(recipes, source, folder, trained, fixed=fixed)
-        seeds.append(figures_of_seed(runs, recipes, comparison))
+        seeds.append(metrics_of_seed(runs, recipes, comparison))
     guides = summary(seeds)
     print(bounds.table(guides, particles=options.particles, seeds=len(seeds)))
     if options.json:
@@ -235,7 +236,7 @@ def swap_guides(options: Namespace) -> None:
             "hardware": hardware() | {"threads": torch.get_num_threads()},
             "versions": software_versions(),
             "protocol": comparison.protocol,
-            "training": read_json(runs[0].path / "settings.json")["training"],
+            "training": runs[0].read_settings()["training"],
             "fixed_model": None if fixed is None else Path(options.model).name,
             "errors": "over seeds" if len(seeds) > 1 else "over sequences",
             "guides": guides,
@@ -246,14 +247,6 @@ def swap_guides(options: Namespace) -> None:
 
 def _default(options: Namespace) -> Sequence[str]:
     return RECIPES if options.model is None else NEW_GUIDES
-
-
-def _check_names(recipes: Sequence[Recipe], seeds: Sequence[int]) -> None:
-    names = [recipe.path.stem for recipe in recipes]
-    if not names or not seeds:
-        raise ValueError("expected at least 1 recipe and 1 seed")
-    if len({*names}) < len(names) or len({*seeds}) < len(seeds):
-        raise ValueError("expected recipes of different file names, and different seeds")
 
 
 def _source_and_model(options: Namespace) -> tuple[SequenceSource, Pair | None]:

@@ -38,7 +38,7 @@ FREE = {*FREE_TO_CHANGE} - {"steps", "seconds", "patience"}  # those decide what
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, and on what.
+    """A search: recipes, data, fixed settings and searched ones.
 
     Args:
         recipes: paths; if there are several, they are searched too.
@@ -77,7 +77,7 @@ class Search:
         return recipe, replace(self.settings, **found)
 
     def described(self) -> dict[str, Any]:
-        """What all trials of a study must have in common."""
+        """Describe what all trials of a study must have in common."""
         settings = {k: v for k, v in asdict(self.settings).items() if k not in FREE}
         recipes = {path: load_recipe(path).digest for path in self.recipes}
         ranges = {name: list(ends) for name, ends in self.ranges.items()}
@@ -121,12 +121,12 @@ def again(study: Study, trial: FrozenTrial) -> None:
 
 
 def folder_name(trial: Trial | FrozenTrial) -> str:
-    """Where in the folder of the sweep a trial's run is."""
+    """Name of a trial's run in the folder of the sweep."""
     return str(trial.user_attrs.get("folder", f"trial{trial.number}"))
 
 
 def objective(search: Search, trial: Trial) -> float:
-    """The best validation figure of one training."""
+    """Train one trial; the best nats/dim in validation."""
     from pyro_afslvm.training.train import train  # Lightning takes seconds to load
 
     # a function of the trial's number, so that neither a restart nor a neighbour repeats it
@@ -149,7 +149,7 @@ def objective(search: Search, trial: Trial) -> float:
 
 
 def judged(trial: Trial, show: Callable[[Any], None]) -> Callable[[Any], None]:
-    """What is called after every step: it shows the training and prunes it."""
+    """Make the function that is called after every step: it shows the training and prunes it."""
     known: set[int] = set()
 
     def report(training: Any) -> None:
@@ -183,7 +183,7 @@ def sweep(options: Namespace) -> None:
 
 
 def search_of(options: Namespace) -> Search:
-    """What a program's options say."""
+    """Make a search of the program's options."""
     names = set(TrainSettings.__dataclass_fields__) - ELSEWHERE
     return Search(
         recipes=tuple(options.recipes),
@@ -204,8 +204,8 @@ def text(trial: FrozenTrial) -> str:
     """One trial in one line."""
     numbers = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in trial.params.items()}
     settings = ", ".join(f"{name} {value}" for name, value in numbers.items())
-    figure = "" if trial.value is None else f" at {trial.value:.3f} nats/dim"
-    return f"{folder_name(trial)} {trial.state.name.lower()}{figure}: {settings}"
+    value = "" if trial.value is None else f" at {trial.value:.3f} nats/dim"
+    return f"{folder_name(trial)} {trial.state.name.lower()}{value}: {settings}"
 
 
 def summary(trial: FrozenTrial) -> dict[str, Any]:

@@ -6,8 +6,6 @@
 Every recipe gets the same budget. A second call goes on where the first one stopped.
 """
 
-import csv
-import json
 import math
 import os
 import platform
@@ -33,7 +31,7 @@ from pyro_afslvm.data import (
     software_versions,
 )
 from pyro_afslvm.runs.recipe import Recipe, load_recipe
-from pyro_afslvm.runs.run import Run, read_json
+from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.utils.files import write_json
 
@@ -70,21 +68,21 @@ def train_into(
 
 
 def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    """Figures of every run, and their mean and standard error over seeds."""
+    """Metrics of every run, and their mean and standard error over seeds."""
     models = []
     for runs in zip(*seeds, strict=True):
-        results = [json.loads(run.results.read_text()) for run in runs]
+        results = [run.read_results() for run in runs]
         models.append(
             {
                 "name": results[0]["name"],
                 "recipe": f"{runs[0].path.name}.py",
                 "parameters": results[0]["parameters"],
-                "training": read_json(runs[0].path / "settings.json")["training"],
-                **{key: _over_seeds(results, key) for key in FIGURES},
+                "training": runs[0].read_settings()["training"],
+                **{key: _over_seeds(results, key) for key in METRICS},
                 "seeds": [_short(run, result) for run, result in zip(runs, results, strict=True)],
             }
         )
-    first = json.loads(seeds[0][0].results.read_text())
+    first = seeds[0][0].read_results()
     return {
         "hardware": hardware(),
         "versions": software_versions(),
@@ -94,7 +92,7 @@ def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
     }
 
 
-FIGURES = ("nats_per_dim", "bits_per_dim", "correlation_x", "correlation_y", "train_steps")
+METRICS = ("nats_per_dim", "bits_per_dim", "correlation_x", "correlation_y", "train_steps")
 
 
 def _over_seeds(results: list[dict[str, Any]], key: str) -> dict[str, float | None]:
@@ -119,14 +117,15 @@ def _short(run: Run, result: dict[str, Any]) -> dict[str, Any]:
         "best_step",
         "num_sequences",
     )
-    with run.metrics.open(newline="") as file:
-        header, *rows = csv.reader(file)
-    curve = {name: [float(row[i]) for row in rows] for i, name in enumerate(header)}
+    curve = {
+        name: [None if math.isnan(value) else float(value) for value in column]
+        for name, column in run.read_curves().items()
+    }
     return {key: result[key] for key in keys} | {"curve": curve}
 
 
 def hardware() -> dict[str, Any]:
-    """What a time was measured on."""
+    """Processor and cores that a time was measured on."""
     return {"processor": _processor(), "cores": os.cpu_count()}
 
 
@@ -144,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipes", type=list[str], default=list(SMALL_RECIPES))
     parser.add_argument("--seeds", type=list[int], default=[0], help="training seeds")
     parser.add_argument("--out", type=str, default="runs/table1", help="folder of the runs")
-    parser.add_argument("--json", type=str | None, help="write the figures here too")
+    parser.add_argument("--json", type=str | None, help="write the metrics here too")
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
     parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
@@ -159,8 +158,25 @@ def chosen_settings(options: Namespace) -> dict[str, Any]:
     return {name: options[name] for name in names}
 
 
+def check_different(recipes: Sequence[Recipe], seeds: Sequence[int]) -> None:
+    """Refuse recipes and seeds whose runs would share a folder.
+
+    Raises:
+        ValueError: if any two are the same, or there are none.
+    """
+    names = [recipe.path.stem for recipe in recipes]
+    if not names or not seeds:
+        raise ValueError(f"expected at least 1 recipe and 1 seed, got {len(names)}, {len(seeds)}")
+    if len({*names}) < len(names) or len({*seeds}) < len(seeds):
+        raise ValueError(
+            "expected recipes of different file names, and different seeds, got "
+            f"{', '.join(names)} and {', '.join(map(str, seeds))}"
+        )
+
+
 def table1(options: Namespace) -> None:
     """Train and evaluate for every seed, print the tables, write the reports."""
+    check_different([load_recipe(path) for path in options.recipes], options.seeds)
     chosen = chosen_settings(options)
     source, out, seeds = options.data or MovingDigits(), Path(options.out), []
     if source.num_frames == 1:

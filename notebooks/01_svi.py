@@ -47,7 +47,7 @@ from pyro_afslvm.data import GaussianDequantization, MovingDigits
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, mlp
 from pyro_afslvm.objectives import bound_terms
-from pyro_afslvm.plots import FlowLevel, flow_figure, frame_strip, to_png
+from pyro_afslvm.plots import FlowStep, flow_figure, frame_strip, to_png
 
 SMOKE = bool(os.environ.get("AFSLVM_SMOKE"))  # a few steps, to see that everything runs
 STEPS, TEST = (4, 4) if SMOKE else (400, 64)
@@ -179,8 +179,8 @@ x = test[:1]
 with torch.no_grad():
     (level,) = model.flow.condition(history=x[:, :GIVEN]).levels(x[:, GIVEN:])
     y = level.noise
-drawn = FlowLevel(level.shift[0], level.log_scale.exp()[0], y[0])
-show(flow_figure(x[0, GIVEN:], [FlowLevel(*(part.numpy() for part in drawn))], first=GIVEN + 1))
+drawn = FlowStep(level.shift[0], level.log_scale.exp()[0], y[0])
+show(flow_figure(x[0, GIVEN:], [FlowStep(*(part.numpy() for part in drawn))], first=GIVEN + 1))
 
 # %% [markdown]
 # Less of the past is left in $y$: the correlation of a pixel with itself one frame later. (Below

@@ -47,8 +47,7 @@ from pyro_afslvm import (
 from pyro_afslvm.data import GaussianDequantization, MovingDigits
 from pyro_afslvm.metrics import forecast_scores
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, mlp
-from pyro_afslvm.plots import frame_strip, to_png
-from pyro_afslvm.plots.scores import score_curves
+from pyro_afslvm.plots import frame_strip, score_curves, to_png
 from pyro_afslvm.results import infer, load, save
 
 SMOKE = bool(os.environ.get("AFSLVM_SMOKE"))  # a few steps, to see that everything runs
@@ -177,7 +176,7 @@ show(
         panels,
         ahead=range(1, HORIZON + 1),
         baseline="copy",
-        levels={"coverage 90 %": calibrated},
+        calibrated={"coverage 90 %": calibrated},
     )
 )
 

@@ -136,7 +136,7 @@ SAMPLES = 8 if SMOKE else 256
 
 
 @torch.no_grad()
-def figures(pair):
+def metrics(pair):
     vlb = bound_terms(*pair, test, num_particles=8).bound.mean((0, 2))
     log_p = iwae(*pair, test, num_particles=SAMPLES, chunk=64).log_evidence
     gap = log_p - vlb
@@ -144,7 +144,7 @@ def figures(pair):
     return {"VLB": vlb.mean(), "±": error, "log p": log_p.mean(), "gap": gap.mean()}
 
 
-table = {name: figures(pair) for name, pair in pairs.items()}
+table = {name: metrics(pair) for name, pair in pairs.items()}
 pd.DataFrame(table).T.astype(float).round(2)
 
 # %% [markdown]

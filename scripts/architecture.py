@@ -1,18 +1,25 @@
-"""Rooms, arrows, circles and upward arrows of the library: ``python scripts/architecture.py``.
+"""Shape of the library, in numbers: ``python scripts/architecture.py [FOLDER]``.
 
-A room is a module, an arrow an import of one module by another, wherever it stands: at the top
-of a file, inside a function, or for a type checker only. A package's ``__init__`` is a door and
-no room, unless it defines something: what is imported through a door counts as imported from
-where it is defined.
+Prints rooms, arrows, floors, circles and upward arrows of the package in FOLDER (this one by
+default), its lines and those of its tests, its longest files, the median length of a function, and
+which public docstrings open with a riddle. The tests hold circles and upward arrows at none.
+
+A room is a module; an arrow is an import of one module by another, wherever it stands: at the top
+of a file, inside a function, or for a type checker only. A package's ``__init__`` is a door: with
+``doors`` it is a room like any other; without, what is imported through it counts as imported from
+where it is defined, unless it defines something itself.
 """
 
 import ast
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 # Imports point from an earlier row to a later one, never within a row.
 ORDER = (
+    ("pyro_afslvm",),  # its own door
     ("cli",),
     ("training",),
     ("evaluation", "report"),
@@ -24,9 +31,13 @@ ORDER = (
     ("distributions",),
     ("transforms", "data"),
     ("networks", "metrics"),
-    ("utils",),
+    ("utils", "moved"),
 )
-RANK = {package: -row for row, packages in enumerate(ORDER) for package in packages}
+# First words of a sentence that does not say what the thing is or does.
+RIDDLES = (
+    *("what", "who", "whose", "which", "where", "when", "how", "why"),
+    *("that", "those", "as", "of", "for", "by", "with"),
+)
 
 
 class Library:
@@ -35,21 +46,24 @@ class Library:
     Args:
         root: the folder of the package.
         doors: whether to count doors as rooms too.
+        order: rows of packages, each of which may import those of later rows only.
     """
 
-    def __init__(self, root: Path, *, doors: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, doors: bool = False, order: Sequence[Sequence[str]] = ORDER
+    ) -> None:
         self.root = root
+        self._rank = {package: row for row, packages in enumerate(order) for package in packages}
         paths = sorted(root.rglob("*.py"))
-        trees = {self._name(path): ast.parse(path.read_text("utf-8")) for path in paths}
-        closed = {self._name(path) for path in paths if path.name == "__init__.py"}
-        closed = {door for door in closed if not doors and not _defines(trees[door])}
-        self.rooms = sorted(trees.keys() - closed)
-        self._known = trees.keys()
-        self._doors = {door: dict(self._names(trees[door])) for door in closed}
+        self._trees = {self._name(path): ast.parse(path.read_text("utf-8")) for path in paths}
+        self._doors = {self._name(path) for path in paths if path.name == "__init__.py"}
+        closed = {d for d in self._doors if not doors and not _defines(self._trees[d])}
+        self._behind = {door: self._names(door) for door in closed}
+        self.rooms = sorted(self._trees.keys() - closed)
         self.arrows = {
             (room, target)
             for room in self.rooms
-            for target in self._targets(trees[room])
+            for target in self._targets(room)
             if target != room and target in self.rooms
         }
 
@@ -57,27 +71,36 @@ class Library:
         parts = path.relative_to(self.root.parent).with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
-    def _names(self, tree: ast.Module) -> Iterator[tuple[str, str]]:
-        """What a door hands on, and the module each comes from."""
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                yield from ((a.asname or a.name, node.module) for a in node.names)
+    def _imports(self, module: str) -> Iterator[tuple[str, list[ast.alias]]]:
+        """Modules that it imports names from, relative ones too, and the names."""
+        for node in ast.walk(self._trees[module]):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            source = node.module or ""
+            if node.level:
+                up = node.level - (module in self._doors)
+                parents = module.split(".")[: -up or None]
+                source = ".".join([*parents, *([source] if source else [])])
+            if source in self._trees:
+                yield source, node.names
 
-    def _targets(self, tree: ast.Module) -> Iterator[str]:
-        for node in ast.walk(tree):
+    def _names(self, door: str) -> dict[str, str]:
+        """Names that a door hands on, and the module each comes from."""
+        return {a.asname or a.name: source for source, names in self._imports(door) for a in names}
+
+    def _targets(self, module: str) -> Iterator[str]:
+        for node in ast.walk(self._trees[module]):
             if isinstance(node, ast.Import):
-                yield from (a.name for a in node.names if a.name in self.rooms)
-            elif isinstance(node, ast.ImportFrom) and node.module in self._known:
-                yield from (self._home(node.module, a.name) for a in node.names)
+                yield from (alias.name for alias in node.names)
+        for source, names in self._imports(module):
+            yield from (self._home(source, alias.name) for alias in names)
 
     def _home(self, module: str, name: str) -> str:
         """Where a name that is imported from a module is defined."""
-        if f"{module}.{name}" in self._known:
+        if f"{module}.{name}" in self._trees:
             return f"{module}.{name}"
-        if module not in self._doors:
-            return module
-        behind = self._doors[module].get(name)
-        return self._home(behind, name) if behind in self._known else module
+        behind = self._behind.get(module, {}).get(name)
+        return module if behind is None else self._home(behind, name)
 
     @property
     def circles(self) -> list[list[str]]:
@@ -100,24 +123,25 @@ class Library:
             waiting += new
         return found
 
+    def package(self, module: str) -> str:
+        """The package of a module, right below the library; a file there is its own."""
+        return [*module.split(".")[:2]][-1]
+
+    @property
+    def unplaced(self) -> list[str]:
+        """Packages that stand in no row of the order."""
+        return sorted({self.package(room) for room in self.rooms} - self._rank.keys())
+
     @property
     def upward(self) -> list[tuple[str, str]]:
-        """Imports between packages that do not point down in :data:`ORDER`."""
+        """Imports from one package of the order by another that do not point down."""
         return sorted(
             (a, b)
             for a, b in self.arrows
-            if self.package(a) != self.package(b)
-            and not RANK[self.package(a)] > RANK[self.package(b)]
+            if (above := self.package(a)) != (below := self.package(b))
+            and {above, below} <= self._rank.keys()
+            and self._rank[above] >= self._rank[below]
         )
-
-    def package(self, module: str) -> str:
-        """The package of a module, right below the library; a file there is its own."""
-        return module.split(".")[1]
-
-    @property
-    def packages(self) -> set[str]:
-        """All that stands right below the library."""
-        return {self.package(room) for room in self.rooms}
 
     @property
     def floors(self) -> int:
@@ -134,6 +158,30 @@ class Library:
 
         return max(map(measure, below))
 
+    @property
+    def function_lengths(self) -> list[int]:
+        """Lines of every function and method, its docstring not counted."""
+        return [
+            _length(node)
+            for tree in self._trees.values()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+
+    @property
+    def docstrings(self) -> "Docstrings":
+        """Public docstrings, and those that open with a riddle."""
+        found = [each for name, tree in self._trees.items() for each in _docstrings(name, tree)]
+        riddles = [(name, first) for name, first in found if _is_riddle(first)]
+        return Docstrings(len(found), riddles)
+
+
+class Docstrings(NamedTuple):
+    """How many public docstrings there are; names and first lines of the riddles."""
+
+    count: int
+    riddles: list[tuple[str, str]]
+
 
 def _defines(tree: ast.Module) -> bool:
     """Whether a package's ``__init__`` holds code of its own."""
@@ -141,23 +189,65 @@ def _defines(tree: ast.Module) -> bool:
     return bool(names - {"__getattr__", "__dir__"})
 
 
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    whole = (function.end_lineno or function.lineno) - function.lineno + 1
+    first = function.body[0]
+    if ast.get_docstring(function) is None:
+        return whole
+    return whole - ((first.end_lineno or first.lineno) - first.lineno + 1)
+
+
+def _docstrings(name: str, node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Names and first lines, of a module or class and of all that is public in it."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if isinstance(node, documented) and (text := ast.get_docstring(node)):
+        yield name, text.splitlines()[0]
+    if isinstance(node, ast.Module | ast.ClassDef):
+        for child in node.body:
+            child_name = getattr(child, "name", "_")
+            if not child_name.startswith("_"):
+                yield from _docstrings(f"{name}.{child_name}", child)
+
+
+def _is_riddle(first: str) -> bool:
+    return first.split(maxsplit=1)[0].strip(",.:;").lower() in RIDDLES
+
+
+def lines(folder: Path) -> Mapping[Path, int]:
+    """Lines of every Python file in a folder, the longest first."""
+    counts = {path: len(path.read_text("utf-8").splitlines()) for path in folder.rglob("*.py")}
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
 def main(root: Path) -> None:
-    """Print the counts of the library at ``root``."""
-    library = Library(root)
+    """Print the numbers of the library at ``root``."""
+    library, with_doors = Library(root), Library(root, doors=True)
     flat = sum(room.count(".") == 1 for room in library.rooms)
     print(f"rooms {len(library.rooms)}, of which {flat} right at the top")
     print(f"arrows {len(library.arrows)}, floors {library.floors}")
-    for kind, circles in (
-        ("circles", library.circles),
-        ("circles through doors", Library(root, doors=True).circles),
-    ):
-        print(f"{kind} {len(circles)}, of {sum(map(len, circles))} modules")
-        for circle in circles:
+    for kind, one in (("circles", library), ("circles, doors counted", with_doors)):
+        print(f"{kind} {len(one.circles)}, of {sum(map(len, one.circles))} modules")
+        for circle in one.circles:
             print("  " + " ↔ ".join(name.partition(".")[2] or name for name in circle))
-    if library.packages <= RANK.keys():
-        print(f"upward arrows {len(library.upward)}")
-        for a, b in library.upward:
-            print(f"  {a} → {b}")
+    print(f"upward arrows {len(with_doors.upward)}")
+    for a, b in with_doors.upward:
+        print(f"  {a} → {b}")
+    if with_doors.unplaced:
+        print(f"  not in the order: {', '.join(with_doors.unplaced)}")
+    counts = lines(root)
+    tests = sum(lines(root.parent / "tests").values())
+    print(f"lines of the library {sum(counts.values()):,}, of its tests {tests:,}")
+    print("longest files " + ", ".join(f"{p.relative_to(root)} {n}" for p, n in top(counts, 5)))
+    print(f"median length of a function {statistics.median(library.function_lengths):g} lines")
+    count, riddles = library.docstrings
+    print(f"riddles {len(riddles)} of {count} public docstrings, {len(riddles) / count:.0%}")
+    for name, first in riddles:
+        print(f"  {name.partition('.')[2]}: {first}")
+
+
+def top(counts: Mapping[Path, int], number: int) -> list[tuple[Path, int]]:
+    """The first so many of them."""
+    return [*counts.items()][:number]
 
 
 if __name__ == "__main__":

@@ -69,10 +69,11 @@ def conda() -> tuple[str, list[str]]:
     return python.removeprefix("python="), section
 
 
-@pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda r: r.name)
-def test_every_dependency_is_pinned_within_its_range(requirement: Requirement) -> None:
-    version = pins()[canonicalize_name(requirement.name)]
-    assert requirement.specifier.contains(version), f"{version} is outside {requirement}"
+def test_every_dependency_is_pinned_within_its_range() -> None:
+    pinned = pins()
+    for requirement in REQUIREMENTS:
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{version} is outside {requirement}"
 
 
 def test_pins_name_no_build_and_no_address() -> None:
@@ -164,11 +165,11 @@ def imported(path: Path) -> set[str]:
     return {name.split(".")[0] for name in found}
 
 
-@pytest.mark.parametrize(
-    "path", sorted(LIBRARY.rglob("*.py")), ids=lambda p: str(p.relative_to(LIBRARY))
-)
-def test_library_never_imports_the_programs_on_it(path: Path) -> None:
-    assert not imported(path) & {"models", "inference", "tests", "benchmarks"}
+def test_library_never_imports_the_programs_on_it() -> None:
+    paths = [*LIBRARY.rglob("*.py")]
+    assert len(paths) > 100
+    for path in paths:
+        assert not imported(path) & {"models", "inference", "tests", "benchmarks"}, path
 
 
 def test_library_imports_only_what_it_declares() -> None:

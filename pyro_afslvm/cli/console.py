@@ -1,14 +1,11 @@
-"""Errors in one line, of options too; Ctrl-C, and silence around a training."""
+"""Programs in a terminal: errors in one line, of options too, and Ctrl-C."""
 
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
-
-if TYPE_CHECKING:
-    pass
 
 
 class Parser(ArgumentParser):

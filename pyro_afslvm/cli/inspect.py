@@ -1,4 +1,4 @@
-"""Whether a flow would help on some data, in one page of text and a contact sheet."""
+"""A page of text and a contact sheet that say whether a flow would help on some data."""
 
 import math
 from pathlib import Path
@@ -9,6 +9,8 @@ from pyro_afslvm.cli.prepare import prepare_source, prepared_text
 from pyro_afslvm.data.inspection import Inspection, Stretch, inspect_source
 from pyro_afslvm.data.source import SequenceSource
 from pyro_afslvm.data.splits import SPLITS
+from pyro_afslvm.utils.files import write_atomically
+from pyro_afslvm.utils.tables import table_text
 
 _COPY_LOSS = 0.5 * math.log(2)  # the last frame has noise too: its variance comes twice
 _CLEAR, _NEAR = 0.1, 0.1  # nats/dim
@@ -19,11 +21,11 @@ _VECTORS = 200  # frames of a line
 def inspect_data(source: SequenceSource, sheet: Path, *, num_frames: int, limit: int) -> str:
     """Read a sample, write its contact sheet, and say in a page what was found.
 
-    Arguments:
-        source: Where sequences come from; prepared here if need be.
-        sheet: The PNG file to write.
-        num_frames: Frames of a crop.
-        limit: Crops to read from each split, at most.
+    Args:
+        source: where sequences come from; prepared here if need be.
+        sheet: the PNG file to write.
+        num_frames: frames of a crop.
+        limit: crops to read from each split, at most.
     """
     prepared = prepare_source(source)
     found = inspect_source(source, num_frames=num_frames, limit=limit)
@@ -37,7 +39,6 @@ def write_sheet(found: Inspection, path: Path) -> None:
     """Draw a few sequences of each split into a PNG file."""
     from pyro_afslvm.plots import to_png
     from pyro_afslvm.plots.contact import contact_sheet
-    from pyro_afslvm.utils.files import write_atomically
 
     frames = found.num_frames
     if len(found.source.frame_shape) == 1:
@@ -56,24 +57,14 @@ def write_sheet(found: Inspection, path: Path) -> None:
 
 
 def inspection_text(found: Inspection) -> str:
-    """The page."""
-    shape, source = found.source.frame_shape, found.source
-    entries = math.prod(shape)
-    whole = found.noise.whole_numbers
-    kind = "frames (channel, height, width)" if len(shape) == 3 else "vectors (feature)"
-    digits = "0f" if whole else "4g"
-    about = ", ".join(f"{k} {v}" for k, v in source.describe().items() if k not in _LONG)
+    """Write the page: the data, their splits, and whether a flow would help."""
     return "\n".join(
         [
-            f"{type(source).__name__}: {about}",
-            f"{kind}: {shape}, {found.dtype}, values {found.low:.{digits}} to "
-            f"{found.high:.{digits}}",
-            f"constant in the training crops: {found.constant} of {entries} entries of a frame",
+            *_data(found),
             "",
-            *_table(found),
-            "corr x: temporal correlation at lag 1" + (", the noise included" if whole else ""),
+            *_splits(found),
             "",
-            *_scores(found),
+            *_baselines(found),
             "",
             *_advice(found),
         ]
@@ -83,49 +74,63 @@ def inspection_text(found: Inspection) -> str:
 _LONG = ("name", "content", "ranges")  # of a description: hashes say nothing to a reader
 
 
-def _table(found: Inspection) -> list[str]:
-    head = f"{'split':<11}{'sequences':>10}  {'frames: min, median, max':>24}"
-    head += f"{f'crops of {found.num_frames}':>13}{'read':>7}{'corr x':>8}"
-    return [head, *(_row(stretch) for stretch in found.stretches)]
+def _data(found: Inspection) -> list[str]:
+    source, shape = found.source, found.source.frame_shape
+    kind = "frames (channel, height, width)" if len(shape) == 3 else "vectors (feature)"
+    digits = "0f" if found.noise.whole_numbers else "4g"
+    about = ", ".join(f"{k} {v}" for k, v in source.describe().items() if k not in _LONG)
+    return [
+        f"{type(source).__name__}: {about}",
+        f"{kind}: {shape}, {found.dtype}, values {found.low:.{digits}} to {found.high:.{digits}}",
+        f"constant in the training crops: {found.constant} of {math.prod(shape)} entries of a "
+        "frame",
+    ]
 
 
-def _row(stretch: Stretch) -> str:
+def _splits(found: Inspection) -> list[str]:
+    head = ["split", "sequences", "frames: min, median, max", f"crops of {found.num_frames}"]
+    table = table_text(
+        [_row(stretch) for stretch in found.stretches],
+        head=[*head, "read", "corr x", ""],
+        left=(0, len(head) + 2),
+    )
+    noise = ", the noise included" if found.noise.whole_numbers else ""
+    return [table, f"corr x: temporal correlation at lag 1{noise}"]
+
+
+def _row(stretch: Stretch) -> list[str]:
     lengths = stretch.lengths
-    if lengths is None:
-        count, spread = "generated", "any"
-    else:
+    count, spread = ("", "") if stretch.problem else ("generated", "any")
+    if lengths is not None:
         count = str(len(lengths))
         spread = f"{lengths.min()}, {np.median(lengths):g}, {lengths.max()}"
     if stretch.problem:
-        count, spread = (count, spread) if lengths is not None else ("", "")
-        return f"{stretch.split:<11}{count:>10}  {spread:>24}  {stretch.problem}"
+        return [stretch.split, count, spread, "", "", "", stretch.problem]
     correlation = "" if math.isnan(stretch.correlation) else f"{stretch.correlation:.2f}"
-    return (
-        f"{stretch.split:<11}{count:>10}  {spread:>24}{stretch.crops:>13}{stretch.read:>7}"
-        f"{correlation:>8}"
-    )
+    return [stretch.split, count, spread, str(stretch.crops), str(stretch.read), correlation]
 
 
-def _scores(found: Inspection) -> list[str]:
-    noise, figures = found.noise, found.baselines
+def _baselines(found: Inspection) -> list[str]:
+    noise, fitted = found.noise, found.baselines
     unit = "nats/dim, 8-bit units" if noise.whole_numbers else noise.unit
-    lines = [
-        "Would a flow help here?",
-        f"fitted on train, expected on {found.scored_on}, {unit}, higher is better:",
-        f"  {figures.static:8.3f}  fixed picture: a Normal with mean and scale of each entry",
-        f"  {figures.copy:8.3f}  copy last frame, one scale a channel (the tables' baseline)",
-        f"  {figures.copy_local:8.3f}  copy last frame, a scale of each entry",
+    rows = [
+        (fitted.static, "fixed picture: a Normal with mean and scale of each entry"),
+        (fitted.copy, "copy last frame, one scale a channel (the tables' baseline)"),
+        (fitted.copy_local, "copy last frame, a scale of each entry"),
     ]
     if noise.whole_numbers:
-        lines.append(f"  {noise.ceiling:8.3f}  ceiling: no model can exceed it (copying: "
-                     f"{noise.ceiling - _COPY_LOSS:.3f})")  # fmt: skip
-    return lines
+        copying = f"{noise.ceiling - _COPY_LOSS:.3f}"
+        rows.append((noise.ceiling, f"ceiling: no model can exceed it (copying: {copying})"))
+    return [
+        "Would a flow help here?",
+        f"fitted on train, expected on {found.scored_on}, {unit}, higher is better:",
+        table_text([["", f"{value:.3f}", text] for value, text in rows], left=(2,)),
+    ]
 
 
 def _advice(found: Inspection) -> list[str]:
-    figures = found.baselines
-    best = max(figures.copy, figures.copy_local)
-    gain = best - figures.static
+    best = max(found.baselines.copy, found.baselines.copy_local)
+    gain = best - found.baselines.static
     lines = [
         f"The last frame explains {gain:+.2f} nats/dim beside a fixed picture. {_verdict(gain)}"
     ]
@@ -152,7 +157,7 @@ def _notes(found: Inspection) -> list[str]:
         if problem := by_name[split].problem:
             notes.append(f"the {split} split is {problem}.")
     if found.scored_on == "train":
-        notes.append("nothing is held out: figures are of the training crops.")
+        notes.append("nothing is held out: these values are of the training crops.")
     elif (read := by_name[found.scored_on].read) < 10:
-        notes.append(f"{read} {found.scored_on} crops are few: these figures are rough.")
+        notes.append(f"{read} {found.scored_on} crops are few: these values are rough.")
     return notes

@@ -33,16 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of all subcommands; it imports neither torch nor Lightning."""
+    """Make the parser of all subcommands; it imports neither torch nor Lightning."""
     parser = Parser(
         prog="afslvm", description="Sequence models with autoregressive flows across time, in Pyro."
     )
     commands = parser.add_subcommands(required=True)
     commands.add_subcommand("train", _train_parser(), help="train a recipe")
-    commands.add_subcommand("evaluate", _evaluate_parser(), help="figures of a run on test data")
+    commands.add_subcommand("evaluate", _evaluate_parser(), help="metrics of a run on test data")
     commands.add_subcommand("sample", _sample_parser(), help="rollouts of a run, GIF and PNG")
     commands.add_subcommand("report", _report_parser(), help="one HTML page of some runs")
-    data = Parser(description="What is done with data before a training.")
+    data = Parser(description="Prepare and inspect data before a training.")
     commands.add_subcommand("data", data, help="prepare and inspect data")
     _add_data_commands(data)  # jsonargparse wants the upper level first
     return parser
@@ -60,7 +60,7 @@ def _train_parser() -> ArgumentParser:
 
 
 def _evaluate_parser() -> ArgumentParser:
-    parser = Parser(description="Figures of a run, kept in its results.json.")
+    parser = Parser(description="Metrics of a run, kept in its results.json.")
     _add_run(parser)
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
     parser.add_argument("--limit", type=int | None, help="use only so many sequences")
@@ -94,7 +94,7 @@ def _add_data_commands(parser: ArgumentParser) -> None:
 
 
 def _inspect_parser() -> ArgumentParser:
-    parser = Parser(description="What some data hold, and whether a flow would help on them.")
+    parser = Parser(description="Show what some data hold, and whether a flow would help on them.")
     parser.add_argument(
         "path", type=str | None, nargs="?", help="file, folder or pattern (or else give --data)"
     )
@@ -224,7 +224,7 @@ def _settings(options: Namespace) -> TrainSettings:
 
 
 def out_folder(options: Namespace) -> Path:
-    """Where a training goes that has such options."""
+    """The run folder of a training with these options."""
     return Path(options.out or Path("runs") / Path(options.recipe).stem)
 
 

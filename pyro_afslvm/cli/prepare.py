@@ -1,4 +1,4 @@
-"""Preparing data with a progress bar, and what to say of it."""
+"""Preparing of data with a progress bar, and the text that says how it went."""
 
 from pyro_afslvm.data.source import SequenceSource
 from pyro_afslvm.data.videos.prepared import Prepared, PreparedSource
@@ -14,7 +14,7 @@ def prepare_source(source: SequenceSource) -> Prepared | None:
 
 
 def prepared_text(prepared: Prepared) -> str:
-    """What was prepared, where it lies, and what was left out."""
+    """Say what was prepared, where it lies, and what was left out."""
     frames = sum(file.frames.shape[0] for file in prepared.files)
     size = sum(file.frames.nbytes for file in prepared.files)
     lines = [

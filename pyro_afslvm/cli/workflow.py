@@ -1,4 +1,4 @@
-"""What the command line and the programs do with a run folder, step by step."""
+"""Steps with a run folder, for the command line and the programs: train, evaluate, sample."""
 
 import io
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_afslvm.cli.drawing import draw_samples
 from pyro_afslvm.data import SequenceSource, Split
 from pyro_afslvm.evaluation.evaluate import evaluate
 from pyro_afslvm.evaluation.pictures import pictures
@@ -41,7 +42,7 @@ def train_run(
 def load_run(
     run: Run, *, source: SequenceSource, recipe: str | None = None, trust: bool = False
 ) -> tuple[Pair, Recipe, dict[str, Any]]:
-    """The model of a run with its best weights, its recipe, and the checkpoint.
+    """Load the model of a run with its best weights, its recipe, and the checkpoint.
 
     Raises:
         RecipeError: if the recipe is not one the user ran here, unless trusted.
@@ -67,10 +68,10 @@ def evaluate_run(
     recipe: str | None = None,
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Figures of a run on a split, kept in ``results.json``; pictures in ``pictures.npz``.
+    """Evaluate a run on a split: metrics into ``results.json``, pictures into ``pictures.npz``.
 
     The processes of a distributed run share the work and must all call this; the first of
-    them writes, and alone has the correlations. The figures are those of one process.
+    them writes, and alone has the correlations. The metrics are those of one process.
     """
     check_minimum(num_samples=(num_samples, 1), seed=(seed, 0))
     if limit is not None:
@@ -90,19 +91,23 @@ def evaluate_run(
             progress=bar,
             processes=processes,
         )
-        last = load_checkpoint(run.last)
-        results |= {
-            "name": known.name,
-            "recipe": known.path.name,
-            "train_seconds": last["seconds"],
-            "train_steps": last["step"],
-            "best_step": checkpoint["step"],
-            "train_seed": run.settings.seed,
-        }
-        if is_first_process():
+        results |= _training(run, known, best_step=checkpoint["step"])
+        if shown:
             write_json(run.results, results)
             draw_run(run, pair, source, split=split)
     return results
+
+
+def _training(run: Run, recipe: Recipe, *, best_step: int) -> dict[str, Any]:
+    last = load_checkpoint(run.last)
+    return {
+        "name": recipe.name,
+        "recipe": recipe.path.name,
+        "train_seconds": last["seconds"],
+        "train_steps": last["step"],
+        "best_step": best_step,
+        "train_seed": run.settings.seed,
+    }
 
 
 def draw_run(run: Run, pair: Pair, source: SequenceSource, **options: Any) -> dict[str, Any]:
@@ -129,8 +134,8 @@ def sample_run(
 ) -> tuple[Path, Path]:
     """Sample futures of test sequences; write ``rollout.gif`` and ``rollout.png``.
 
-    Of single images, ``reconstructions.png`` and ``samples.png`` take their place; of vectors,
-    ``rollout.csv`` with all values takes the place of the animation.
+    For single images, ``reconstructions.png`` and ``samples.png`` take their place; for
+    vectors, ``rollout.csv`` with all values takes the place of the animation.
     """
     check_minimum(
         num_sequences=(num_sequences, 1),
@@ -152,56 +157,13 @@ def sample_run(
         horizon=horizon,
         seed=seed,
     )
-    if "images" in arrays:
-        return _draw_images(run, arrays)
-    if len(source.frame_shape) == 1:
-        return _draw_vectors(run, arrays)
-    return _draw_frames(run, arrays)
-
-
-def _draw_frames(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
-    from pyro_afslvm.plots import animation, frame_strip, to_png
-
-    given = int(arrays["rollout_context"])
-    truth, samples = arrays["rollout_truth"].clip(0, 1), arrays["rollout_samples"]
-    panels = {"truth": truth} | {f"sample {i}": s for i, s in enumerate(samples, 1)}
-    gif, png = run.path / "rollout.gif", run.path / "rollout.png"
-    write_atomically(gif, animation(panels, context=given))
-    strip = {label: panel[0] for label, panel in panels.items()}
-    write_atomically(png, to_png(frame_strip(strip, context=given)))
-    return gif, png
-
-
-def _draw_images(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
-    from pyro_afslvm.plots import image_grid, to_png
-
-    beside, samples = run.path / "reconstructions.png", run.path / "samples.png"
-    pairs = {name: arrays[name] for name in ("images", "reconstructions")}
-    write_atomically(beside, to_png(image_grid(pairs)))
-    write_atomically(samples, to_png(image_grid({"samples": arrays["samples"]})))
-    return beside, samples
-
-
-def _draw_vectors(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
-    from pyro_afslvm.plots import forecast_lines, to_png
-
-    truth, samples = arrays["rollout_truth"], arrays["rollout_samples"]  # (N, T, D), (S, ...)
-    table, png = run.path / "rollout.csv", run.path / "rollout.png"
-    figure = forecast_lines(truth[0], samples[:, 0], context=int(arrays["rollout_context"]))
-    write_atomically(png, to_png(figure))
-    lines = ["sample,sequence,time," + ",".join(f"feature_{j + 1}" for j in range(truth.shape[-1]))]
-    for i, sequences in enumerate([truth, *samples]):
-        for n, t in np.ndindex(*truth.shape[:2]):
-            values = ",".join(f"{value:.6g}" for value in sequences[n, t])
-            lines.append(f"{i or 'truth'},{n + 1},{t + 1},{values}")
-    write_atomically(table, ("\n".join(lines) + "\n").encode())
-    return table, png
+    return draw_samples(run, arrays)
 
 
 def report_runs(
     runs: Sequence[Run], out: Path, *, recipe: str | None = None, trust: bool = False
 ) -> str:
-    """Write the report of some runs, evaluating those that were not; return their table."""
+    """Write the report of some runs, evaluating those that were not; return their tables."""
     from pyro_afslvm.report import table_text, write_report
 
     for run in runs:

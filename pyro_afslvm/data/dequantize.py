@@ -128,7 +128,7 @@ class UniformDequantization(Dequantization):
 
 
 class NoDequantization(Dequantization):
-    r"""Real-valued data as they are; reported in nats per dimension of their own units.
+    r"""Real-valued data as they are; reported in nats per dimension of their units.
 
     .. math:: x = v, \qquad \text{value} = \log p(x) / D
 
@@ -143,7 +143,7 @@ class NoDequantization(Dequantization):
 
     name = "none"
     formula = "v"
-    unit = "nats/dim, own units"
+    unit = "nats/dim, data units"
     ceiling = math.inf
     spread = 0.0
     log_levels = 0.0

@@ -1,4 +1,4 @@
-"""Numbers that describe sequences, and numbers that judge forecasts of them."""
+"""Metrics of sequences, and of forecasts of them."""
 
 from pyro_afslvm.metrics.forecasts import coverage, crps, forecast_scores
 from pyro_afslvm.metrics.images import psnr, ssim

@@ -1,4 +1,4 @@
-"""How good forecasts are that come as samples."""
+"""Scores of forecasts that come as samples."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,25 +21,24 @@ def crps(samples: Array, truth: Array, *, lengths: Array | None = None) -> Tenso
     in its unbiased form, where X and X' are never the same sample, by sorting. Lower is
     better; in the units of the frames. Unbiased, it may come out below zero.
 
-    Arguments:
-        samples: Futures (S, N, H, \*frame), at least two of each.
-        truth: What came true, (N, H, \*frame).
+    Args:
+        samples: futures (S, N, H, \*frame), at least two of each.
+        truth: the true futures, (N, H, \*frame).
         lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
 
     Returns:
         (N, H) in float64; NaN where a frame does not count.
 
     Raises:
-        ValueError: Shapes do not fit, there are fewer than two samples, a length is out of
+        ValueError: shapes do not fit, there are fewer than two samples, a length is out of
             range, or a frame that counts holds NaN or Inf.
 
     Source: Gneiting, Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*,
     Eq. 21.
 
-    Example:
-        >>> import torch
-        >>> crps(torch.tensor([[[0.0]], [[1.0]]]), torch.tensor([[3.0]]))
-        tensor([[2.]], dtype=torch.float64)
+    >>> import torch
+    >>> crps(torch.tensor([[[0.0]], [[1.0]]]), torch.tensor([[3.0]]))
+    tensor([[2.]], dtype=torch.float64)
     """
     return mean_over_pixels(_crps, forecasts(samples, truth, lengths, at_least=2))
 
@@ -57,23 +56,22 @@ def coverage(
     interpolated linearly, its ends included. Of a calibrated forecast it holds about
     ``level (S - 1) / (S + 1)`` of the pixels, and more where pixels do not vary.
 
-    Arguments:
-        samples: Futures (S, N, H, \*frame), at least two of each.
-        truth: What came true, (N, H, \*frame).
-        level: Nominal probability of the interval, or several.
+    Args:
+        samples: futures (S, N, H, \*frame), at least two of each.
+        truth: the true futures, (N, H, \*frame).
+        level: nominal probability of the interval, or several.
         lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
 
     Returns:
         (N, H) in float64, or (levels, N, H) for several; NaN where a frame does not count.
 
     Raises:
-        ValueError: As for :func:`crps`, or a level is not between 0 and 1.
+        ValueError: as for :func:`crps`, or a level is not between 0 and 1.
 
-    Example:
-        >>> import torch
-        >>> samples = torch.arange(11.0).reshape(11, 1, 1)
-        >>> coverage(samples, torch.tensor([[7.0]]), level=[0.3, 0.5]).flatten()
-        tensor([0., 1.], dtype=torch.float64)
+    >>> import torch
+    >>> samples = torch.arange(11.0).reshape(11, 1, 1)
+    >>> coverage(samples, torch.tensor([[7.0]]), level=[0.3, 0.5]).flatten()
+    tensor([0., 1.], dtype=torch.float64)
     """
     several = not isinstance(level, float)
     levels = torch.as_tensor(level, dtype=torch.float64).reshape(-1)
@@ -97,13 +95,13 @@ def forecast_scores(
     lengths: Array | None = None,
     levels: Sequence[float] = (0.5, 0.9),
 ) -> "xr.Dataset":
-    r"""All scores of forecasts, for each future frame.
+    r"""Compute all scores of forecasts, for each future frame.
 
-    Arguments:
-        samples: Futures (S, N, H, \*frame), at least two of each.
-        truth: What came true, (N, H, \*frame).
+    Args:
+        samples: futures (S, N, H, \*frame), at least two of each.
+        truth: the true futures, (N, H, \*frame).
         lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
-        levels: Nominal probabilities of the central intervals.
+        levels: nominal probabilities of the central intervals.
 
     Returns:
         ``crps``, of video ``psnr`` and (of frames of at least 6 × 6 pixels) ``ssim`` of the
@@ -112,15 +110,14 @@ def forecast_scores(
         ``scores.mean("sequence")`` is over those that do.
 
     Raises:
-        ValueError: As for :func:`crps` and :func:`coverage`.
+        ValueError: as for :func:`crps` and :func:`coverage`.
 
-    Example:
-        >>> import torch
-        >>> scores = forecast_scores(torch.rand(5, 2, 3, 1, 8, 8), torch.rand(2, 3, 1, 8, 8))
-        >>> sorted(scores)
-        ['coverage', 'crps', 'psnr', 'ssim']
-        >>> dict(scores.sizes)
-        {'sequence': 2, 'time_future': 3, 'level': 2}
+    >>> import torch
+    >>> scores = forecast_scores(torch.rand(5, 2, 3, 1, 8, 8), torch.rand(2, 3, 1, 8, 8))
+    >>> sorted(scores)
+    ['coverage', 'crps', 'psnr', 'ssim']
+    >>> dict(scores.sizes)
+    {'sequence': 2, 'time_future': 3, 'level': 2}
     """
     import xarray as xr
 

@@ -1,4 +1,4 @@
-"""Quality of the best of several forecasts, as images."""
+"""Image quality of the best of several forecasts."""
 
 from collections.abc import Callable
 
@@ -19,26 +19,25 @@ def psnr(samples: Array, truth: Array, *, lengths: Array | None = None) -> Tenso
     future: the convention of stochastic video prediction. Frames are in [0, 1]; values
     beyond are not clipped. Infinite where a frame is met exactly.
 
-    Arguments:
-        samples: Futures (S, N, H, channels, height, width).
-        truth: What came true, (N, H, channels, height, width).
+    Args:
+        samples: futures (S, N, H, channels, height, width).
+        truth: the true futures, (N, H, channels, height, width).
         lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
 
     Returns:
         (N, H) in float64, dB; NaN where a frame does not count.
 
     Raises:
-        ValueError: Shapes do not fit, there are no samples, a length is out of range, or a
+        ValueError: shapes do not fit, there are no samples, a length is out of range, or a
             frame that counts holds NaN or Inf.
 
     Source: Denton, Fergus, *Stochastic Video Generation with a Learned Prior*,
     arXiv:1802.07687, for the convention.
 
-    Example:
-        >>> import torch
-        >>> samples = torch.tensor([0.5, 0.1]).reshape(2, 1, 1, 1, 1, 1).expand(2, 1, 1, 1, 4, 4)
-        >>> round(psnr(samples, torch.zeros(1, 1, 1, 4, 4)).item(), 3)
-        20.0
+    >>> import torch
+    >>> samples = torch.tensor([0.5, 0.1]).reshape(2, 1, 1, 1, 1, 1).expand(2, 1, 1, 1, 4, 4)
+    >>> round(psnr(samples, torch.zeros(1, 1, 1, 4, 4)).item(), 3)
+    20.0
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -57,25 +56,24 @@ def ssim(samples: Array, truth: Array, *, lengths: Array | None = None) -> Tenso
     is the sample with the highest mean over the frames that count, as in :func:`psnr`, by
     this score.
 
-    Arguments:
-        samples: Futures (S, N, H, channels, height, width), at least 6 × 6 pixels.
-        truth: What came true, (N, H, channels, height, width).
+    Args:
+        samples: futures (S, N, H, channels, height, width), at least 6 × 6 pixels.
+        truth: the true futures, (N, H, channels, height, width).
         lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
 
     Returns:
         (N, H) in float64, at most 1; NaN where a frame does not count.
 
     Raises:
-        ValueError: As for :func:`psnr`, or frames are smaller than the window allows.
+        ValueError: as for :func:`psnr`, or frames are smaller than the window allows.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, *Image Quality Assessment: From Error Visibility
     to Structural Similarity*.
 
-    Example:
-        >>> import torch
-        >>> truth = torch.rand(1, 2, 1, 16, 16)
-        >>> ssim(torch.stack([1 - truth, truth]), truth)
-        tensor([[1., 1.]], dtype=torch.float64)
+    >>> import torch
+    >>> truth = torch.rand(1, 2, 1, 16, 16)
+    >>> ssim(torch.stack([1 - truth, truth]), truth)
+    tensor([[1., 1.]], dtype=torch.float64)
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -1,4 +1,4 @@
-"""Forecasts and what came true: their shapes, and the frames of them that count."""
+"""Forecasts and the true futures: their shapes, and the frames of them that count."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -25,7 +25,7 @@ class Forecasts(NamedTuple):
 
 
 def as_tensor(values: Array) -> Tensor:
-    """Values of a tensor, an array, or a labelled array as :func:`~pyro_afslvm.rollout` gives."""
+    """Give the values of a tensor, an array, or an array of :func:`~pyro_afslvm.rollout`."""
     if isinstance(values, Tensor):
         return values.detach()
     return torch.as_tensor(getattr(values, "values", values))
@@ -34,10 +34,10 @@ def as_tensor(values: Array) -> Tensor:
 def forecasts(
     samples: Array, truth: Array, lengths: Array | None, *, at_least: int = 1
 ) -> Forecasts:
-    """Check shapes.
+    """Check that samples, true futures and lengths fit each other.
 
     Raises:
-        ValueError: Shapes do not fit each other, there are too few samples, or a length is
+        ValueError: shapes do not fit each other, there are too few samples, or a length is
             out of range.
     """
     samples, truth = as_tensor(samples), as_tensor(truth)
@@ -55,10 +55,10 @@ def forecasts(
 def counted(
     lengths: Array | None, batch: int, total: int, *, shortest: int, device: torch.device
 ) -> Tensor:
-    """True where a frame counts, (batch, total).
+    """Mask of the frames that count, (batch, total).
 
     Raises:
-        ValueError: Lengths are not one whole number in range for every sequence.
+        ValueError: lengths are not one whole number in range for every sequence.
     """
     if lengths is None:
         return torch.ones(batch, total, dtype=torch.bool, device=device)
@@ -77,10 +77,10 @@ def mean_over_pixels(
 ) -> Tensor:
     """Average a score of pixels over each frame, a few of them at a time.
 
-    Arguments:
-        score: Maps samples (S, F, P) and truth (F, P) in float64 to scores (\\*kinds, F, P).
-        given: The forecasts.
-        kinds: Leading shape of the scores.
+    Args:
+        score: maps samples (S, F, P) and truth (F, P) in float64 to scores (\\*kinds, F, P).
+        given: the forecasts.
+        kinds: leading shape of the scores.
 
     Returns:
         (\\*kinds, N, H); NaN where a frame does not count.

@@ -1,4 +1,4 @@
-"""Correlation across time."""
+"""Temporal correlation."""
 
 import torch
 
@@ -15,26 +15,25 @@ def temporal_correlation(x: Array, lengths: Array | None = None) -> float:  # (N
     time. Pixels that never change have no correlation and are left out of I. With lengths
     the means are over the frames, and over the neighbouring pairs of frames, that count.
 
-    Arguments:
-        x: Sequences (N, T, \*frame) of any unit.
+    Args:
+        x: sequences (N, T, \*frame) of any unit.
         lengths: (N,) whole numbers, 1 to T: how many frames of each sequence count.
 
     Returns:
         The correlation; NaN if every pixel is constant.
 
     Raises:
-        ValueError: There is no sequence of at least two frames, or a length is out of range.
+        ValueError: there is no sequence of at least two frames, or a length is out of range.
 
     Source: Marino, Chen, He, Mandt, *Improving Sequential Latent Variable Models with
     Autoregressive Flows*, Eq. 31.
 
-    Example:
-        >>> import torch
-        >>> temporal_correlation(torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
-        1.0
-        >>> padded = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 7.0]])
-        >>> temporal_correlation(padded, lengths=torch.tensor([3, 2])) > 0.9
-        True
+    >>> import torch
+    >>> temporal_correlation(torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+    1.0
+    >>> padded = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 7.0]])
+    >>> temporal_correlation(padded, lengths=torch.tensor([3, 2])) > 0.9
+    True
     """
     x = torch.as_tensor(x).detach()
     if x.ndim < 2 or len(x) < 1 or x.shape[1] < 2:
@@ -54,4 +53,4 @@ def temporal_correlation(x: Array, lengths: Array | None = None) -> float:  # (N
 
 
 def _too_short(found: str) -> ValueError:
-    return ValueError(f"x must be sequences (N, T, *frame) of at least 2 frames, got {found}")
+    return ValueError(f"expected x of sequences (N, T, *frame) of at least 2 frames, got {found}")

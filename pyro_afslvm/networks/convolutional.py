@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from pyro_afslvm.networks.layers import (
     Norm,
     PixelProjection,
-    _scale,
     block,
-    halving,
+    halving_4x4,
     in_full_precision,
     on_frames,
+    positive_scale,
 )
 
 
 def pyramid(frame_shape: tuple[int, ...], width: int) -> tuple[list[int], tuple[int, int]]:
-    """Channels of the halvings of a frame, and the size that is left.
+    """Channels after each halving of a frame, and the size that is left.
 
     Raises:
         ValueError: if the frame is not ``(C, H, W)``, smaller than 8, or cannot be halved.
@@ -40,7 +40,7 @@ def pyramid(frame_shape: tuple[int, ...], width: int) -> tuple[list[int], tuple[
 
 
 class ConvEncoder(nn.Module):
-    """Frames to features by strided convolutions (DCGAN).
+    """Encoder of frames to features, by strided convolutions (DCGAN).
 
     Args:
         frame_shape: ``(C, H, W)``, multiples of a power of two; 16, 32, 64 and 128 do.
@@ -68,7 +68,7 @@ class ConvEncoder(nn.Module):
         self.features = features
         self.frame_dims = 3
         sizes = [frame_shape[0], *channels]
-        layers = [block(halving(a, b), b, norm) for a, b in pairwise(sizes)]
+        layers = [block(halving_4x4(a, b), b, norm) for a, b in pairwise(sizes)]
         # on a single pixel group norm would leave little of the features
         last_norm = None if norm == "group" else norm
         last = block(nn.Conv2d(channels[-1], features, rest), features, last_norm)
@@ -79,7 +79,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents to location and log-scale of a frame by transposed convolutions (DCGAN).
+    """Decoder of latents to location and scale of a frame, by transposed convolutions (DCGAN).
 
     Args:
         latent_size: size of a latent vector.
@@ -125,4 +125,4 @@ class ConvDecoder(nn.Module):
         location, log_scale = in_full_precision(self.heads, features, 3).chunk(2, -3)
         if self.squash:
             location = location.sigmoid()
-        return location, _scale(log_scale)
+        return location, positive_scale(log_scale)

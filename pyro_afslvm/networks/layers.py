@@ -27,7 +27,7 @@ def on_frames(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
 
 
 def in_full_precision(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
-    """As :func:`on_frames`, in the precision of the parameters, autocast or not.
+    """Apply a network as :func:`on_frames` does, in the precision of its parameters, not autocast.
 
     For the last layer before a distribution: a location rounded to bfloat16 can be off by as
     much as a small scale.
@@ -38,14 +38,14 @@ def in_full_precision(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Layers in the precision of what they are given."""
+    """Context in which layers compute in the precision of what they are given."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def side_by_side(frames: Sequence[Tensor], frame_dims: int) -> Tensor:
-    """Several ``(*batch, C, ...)`` in one, on their channels, which are last in memory."""
+    """Put several ``(*batch, C, ...)`` into one, on their channels, which are last in memory."""
     moved = [frame.movedim(-frame_dims, -1) for frame in torch.broadcast_tensors(*frames)]
     return torch.cat(moved, -1).movedim(-1, -frame_dims)
 
@@ -192,12 +192,12 @@ def convolution(inputs: int, outputs: int, *, norm: Norm) -> nn.Sequential:
 
 
 def activated(norm: Norm, channels: int) -> tuple[nn.Module, nn.Module]:
-    """What follows a convolution: norm, ReLU."""
+    """Norm and ReLU, as they follow a convolution."""
     return normalization(norm, channels), Rectifier(in_place=norm is not None)
 
 
-def halving(inputs: int, outputs: int) -> nn.Conv2d:
-    """4×4 convolution that halves the size of the frame."""
+def halving_4x4(inputs: int, outputs: int) -> nn.Conv2d:
+    """4×4 convolution to half the height and width."""
     return _kind(inputs)(inputs, outputs, 4, stride=2, padding=1)
 
 
@@ -206,9 +206,10 @@ def _kind(inputs: int) -> type[nn.Conv2d]:
 
 
 def block(layer: nn.Module, channels: int, norm: Norm) -> nn.Sequential:
-    """A layer, norm, leaky ReLU."""
+    """A layer, norm, leaky ReLU in a row."""
     return nn.Sequential(layer, normalization(norm, channels), Rectifier(0.2))
 
 
-def _scale(log_scale: Tensor) -> Tensor:
+def positive_scale(log_scale: Tensor) -> Tensor:
+    """Scale of a log-scale that is clamped to [-15, 5]."""
     return log_scale.clamp(-15.0, 5.0).exp()

@@ -97,7 +97,7 @@ class MaskedImageNetwork(nn.Module):
         self.channels = channels
 
     def forward(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """m and s of ``(*batch, C, H, W)``, in its precision whatever the network runs in."""
+        """Compute m and s of ``(*batch, C, H, W)``, in the precision of z."""
         dtype = self.last.weight.dtype
         features = on_frames(self.layers[0], z.to(dtype), 3)
         if self.context is not None and context is not None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from pyro_afslvm.networks.layers import _scale, in_full_precision
+from pyro_afslvm.networks.layers import in_full_precision, positive_scale
 
 
 def mlp(*sizes: int) -> nn.Sequential:
@@ -19,7 +19,7 @@ def mlp(*sizes: int) -> nn.Sequential:
 
 
 class MLPEncoder(nn.Module):
-    """Vectors to features.
+    """Encoder of vectors to features, a multilayer perceptron.
 
     Args:
         size: size of a vector.
@@ -39,7 +39,7 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Latents to location and scale of a vector.
+    """Decoder of latents to location and scale of a vector, a multilayer perceptron.
 
     Args:
         latent_size: size of a latent vector.
@@ -54,4 +54,4 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:  # (*batch, Z) -> 2 x (*batch, D)
         location, log_scale = in_full_precision(self.heads, self.network(z), 1).chunk(2, -1)
-        return location, _scale(log_scale)
+        return location, positive_scale(log_scale)

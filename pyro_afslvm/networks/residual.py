@@ -1,4 +1,4 @@
-"""Residual convolutional networks of single images, and masked convolutions."""
+"""Residual convolutional networks of single images."""
 
 import math
 from itertools import pairwise
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from pyro_afslvm.networks.layers import on_frames
+from pyro_afslvm.utils.checks import check_image
 
 BRANCH = 0.1  # initial weights of a block's last layer, so that it starts near the identity
 
@@ -34,7 +35,7 @@ class ResidualBlock(nn.Module):
 
 
 def near_zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """A convolution whose output is small at the start."""
+    """Make the output of a convolution small at the start."""
     with torch.no_grad():
         layer.weight.mul_(BRANCH)
         if layer.bias is not None:
@@ -42,24 +43,14 @@ def near_zero(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-def halving(inputs: int, outputs: int) -> nn.Conv2d:
-    """Convolution to half the height and width."""
+def halving_3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """3×3 convolution to half the height and width."""
     return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
 
 
 def doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    """Transposed convolution to twice the height and width."""
+    """Transposed 4×4 convolution to twice the height and width."""
     return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
-
-
-def check_image(image_shape: tuple[int, ...]) -> None:
-    """Refuse what is no shape of an image.
-
-    Raises:
-        ValueError: if it is not ``(C, H, W)``.
-    """
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"expected images (C, H, W), got {tuple(image_shape)}")
 
 
 def halved(image_shape: tuple[int, ...], times: int) -> tuple[int, int]:
@@ -79,7 +70,7 @@ def halved(image_shape: tuple[int, ...], times: int) -> tuple[int, int]:
 
 
 class ResidualEncoder(nn.Module):
-    """Images to features: at each size a strided convolution and residual blocks, then linear.
+    """Encoder of images to features: strided convolutions and residual blocks, then linear.
 
     Args:
         image_shape: ``(C, H, W)``, to be halved once for each of ``channels``.
@@ -111,7 +102,7 @@ class ResidualEncoder(nn.Module):
         self.features = features
         layers: list[nn.Module] = []
         for a, b in pairwise((image_shape[0], *channels)):
-            layers += [halving(a, b), *(ResidualBlock(b) for _ in range(blocks))]
+            layers += [halving_3x3(a, b), *(ResidualBlock(b) for _ in range(blocks))]
         flat = channels[-1] * math.prod(rest)
         last = [nn.ELU(), nn.Flatten(), nn.Linear(flat, features), nn.ELU()]
         self.network = nn.Sequential(*layers, *last)
@@ -121,7 +112,7 @@ class ResidualEncoder(nn.Module):
 
 
 class ResidualDecoder(nn.Module):
-    """Latent vectors to one number for every pixel: the encoder's layers backwards.
+    """Decoder of latents to one number for every pixel: the encoder's layers backwards.
 
     Args:
         latent_size: size of a latent vector.

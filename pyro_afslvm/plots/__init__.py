@@ -9,16 +9,19 @@ from pyro_afslvm.plots.curves import Curves as Curves
 from pyro_afslvm.plots.curves import motivating_example as motivating_example
 from pyro_afslvm.plots.curves import training_curves as training_curves
 from pyro_afslvm.plots.film import FlowLevel as FlowLevel
+from pyro_afslvm.plots.film import FlowStep as FlowStep
 from pyro_afslvm.plots.film import flow_figure as flow_figure
 from pyro_afslvm.plots.film import frame_strip as frame_strip
 from pyro_afslvm.plots.images import image_grid as image_grid
 from pyro_afslvm.plots.lines import flow_lines as flow_lines
 from pyro_afslvm.plots.lines import forecast_lines as forecast_lines
+from pyro_afslvm.plots.scores import score_curves as score_curves
 from pyro_afslvm.plots.style import to_png as to_png
 
 __all__ = [
     "Curves",
     "FlowLevel",
+    "FlowStep",
     "animation",
     "flow_figure",
     "flow_lines",
@@ -26,6 +29,7 @@ __all__ = [
     "frame_strip",
     "image_grid",
     "motivating_example",
+    "score_curves",
     "to_png",
     "training_curves",
 ]

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from pyro_afslvm.plots.style import FAINT, GIVEN, INK, PREDICTED, Array, checked, first_of
+from pyro_afslvm.plots.checks import as_frames, first_of
+from pyro_afslvm.plots.style import FAINT, GIVEN, INK, PREDICTED, Array
 
 _BORDER, _GAP, _HEAD, _FOOT = 4, 8, 24, 26  # pixels
 
@@ -20,7 +21,7 @@ def animation(
     size: int = 128,
     first: int = 1,
 ) -> bytes:
-    """A looping GIF of labelled sequences side by side.
+    """Make a looping GIF of labelled sequences side by side.
 
     Frames are enlarged by a whole factor to at least ``size`` pixels; their border is blue
     where they were given and orange where they are predicted.
@@ -39,7 +40,7 @@ def animation(
     first_of(panels)
     columns = {label: _enlarged(label, panel, size) for label, panel in panels.items()}
     if len({column.shape for column in columns.values()}) > 1:
-        raise ValueError(f"panels of one shape expected: {', '.join(columns)} differ")
+        raise ValueError(f"expected panels of one shape, but {', '.join(columns)} differ")
     length = first_of(columns).shape[1]
     slides = [_slide(columns, t, first + t, t < context) for t in range(length)]
     palette = _palette(slides)
@@ -60,7 +61,7 @@ def animation(
 def _enlarged(label: str, panel: Array, size: int) -> Array:  # -> (N, T, H', W', 3) uint8
     panel = np.asarray(panel)
     sequences = panel if panel.ndim == 5 else panel[None]
-    pixels = np.stack([np.moveaxis(checked(label, frames), 1, -1) for frames in sequences])
+    pixels = np.stack([np.moveaxis(as_frames(label, frames), 1, -1) for frames in sequences])
     grey = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
     factor = -(-size // pixels.shape[2])
     large = grey.repeat(factor, axis=2).repeat(factor, axis=3)
@@ -101,7 +102,9 @@ def _palette(slides: Sequence[Image.Image]) -> Image.Image:
     for number, slide in enumerate(few):
         sheet.paste(slide, (0, high * number))
     colours = sheet.quantize(250, method=Image.Quantize.MEDIANCUT).getpalette() or []
-    exact = [part for name in ("white", INK, GIVEN, PREDICTED) for part in ImageColor.getrgb(name)]
+    exact = [
+        value for name in ("white", INK, GIVEN, PREDICTED) for value in ImageColor.getrgb(name)
+    ]
     palette = Image.new("P", (1, 1))
     palette.putpalette([*exact, *colours[:750]])
     return palette

@@ -7,23 +7,24 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pyro_afslvm.plots.checks import first_of
 from pyro_afslvm.plots.film import frame_strip
-from pyro_afslvm.plots.style import COLOURS, STYLE, WIDTH, Array, first_of
+from pyro_afslvm.plots.style import COLOURS, STYLE, WIDTH, Array
 
 _COLUMNS = 16  # frames that fit beside each other
 _ROW, _HEAD = 0.95, 0.85  # inches
 
 
 def contact_sheet(sequences: Mapping[str, Array], *, low: float, high: float) -> Figure:
-    """Sequences as rows over time: frames, or lines of vectors.
+    """Draw sequences as rows over time: frames, or lines of vectors.
 
-    Arguments:
-        sequences: Label to frames (T, C, H, W) or vectors (T, D), all of one length.
-        low: Value that is drawn black; frames only.
-        high: Value that is drawn white.
+    Args:
+        sequences: label to frames ``(T, C, H, W)`` or vectors ``(T, D)``, all of one length.
+        low: value that is drawn black; frames only.
+        high: value that is drawn white.
 
     Raises:
-        ValueError: There are no sequences, or they are of another rank.
+        ValueError: there are no sequences, or they are of another rank.
     """
     first = first_of(sequences)
     if first.ndim == 2:

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_afslvm.data.dequantize import GaussianDequantization
-from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH, Array, first_of
+from pyro_afslvm.plots.checks import first_of
+from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH, Array
 
 Curve = tuple[npt.ArrayLike, npt.ArrayLike]  # x, nats
 Curves = Mapping[str, Curve]
@@ -28,7 +29,7 @@ def training_curves(
     ceiling: float | None = NOISE_CEILING,
     ylabel: str = "nats per dimension",
 ) -> Figure:
-    """Nats per dimension while training, one panel per kind of x-axis.
+    """Draw nats per dimension while training, one panel per kind of x-axis.
 
     The y-axis follows the later part of each curve: early, far lower values run out of the
     picture instead of flattening it.
@@ -70,7 +71,7 @@ def training_curves(
 def motivating_example(
     x: Array, u: Array, w: Array, *, correlations: Sequence[float] | None = None
 ) -> Figure:
-    """Two differences turn a smooth path into noise (the paper's Fig. 2).
+    """Draw how two differences turn a smooth path into noise (the paper's Fig. 2).
 
     .. math:: u_t = x_t - x_{t-1}, \\quad w_t = u_t - u_{t-1}
 

@@ -10,28 +10,22 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pyro_afslvm.plots.style import (
-    FAINT,
-    GIVEN,
-    INK,
-    PREDICTED,
-    STYLE,
-    WIDTH,
-    Array,
-    checked,
-    first_of,
-)
+from pyro_afslvm.plots.checks import as_frames, first_of
+from pyro_afslvm.plots.style import FAINT, GIVEN, INK, PREDICTED, STYLE, WIDTH, Array
 
 # inches: row labels, colour bars, largest frame, between rows, time axis
 _LABELS, _BARS, _LARGEST, _GAP, _FOOT = 0.98, 0.66, 1.1, 0.07, 0.3
 
 
-class FlowLevel(NamedTuple):
-    """Shift, scale and resulting noise of one transform, each ``(T, C, H, W)``."""
+class FlowStep(NamedTuple):
+    """Shift, scale and resulting noise of one transform, each ``(T, C, H, W)`` or ``(T, D)``."""
 
     shift: Array
     scale: Array
     noise: Array
+
+
+FlowLevel = FlowStep  # the name of releases before
 
 
 class _Row(NamedTuple):
@@ -41,8 +35,8 @@ class _Row(NamedTuple):
 
 
 @rc_context(STYLE)
-def flow_figure(frames: Array, levels: Sequence[FlowLevel], *, first: int = 1) -> Figure:
-    r"""What a flow sees: frames, shift, scale and noise over time (the paper's Fig. 4).
+def flow_figure(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> Figure:
+    r"""Draw what a flow sees: frames, shift, scale and noise over time (the paper's Fig. 4).
 
     .. math:: x_t = \mu_t + \sigma_t \odot y_t
 
@@ -52,18 +46,18 @@ def flow_figure(frames: Array, levels: Sequence[FlowLevel], *, first: int = 1) -
 
     Args:
         frames: one sequence ``(T, C, H, W)`` in [0, 1], C = 1 or 3.
-        levels: the transforms as applied from the frames towards the noise.
+        steps: the transforms as applied from the frames towards the noise.
         first: time index of the first frame.
 
     Raises:
         ValueError: for arrays of another rank, or of different lengths.
     """
-    frames = checked("frames", frames)
+    frames = as_frames("frames", frames)
     low, high, tone = 0.0, 1.0, "gray"
     rows = [_row("frame $x_t$", frames, low, high, tone)]
-    for number, level in enumerate(levels, 1):
-        shift, scale, noise = (checked(n, a, len(frames)) for n, a in level._asdict().items())
-        mark = f"^{number}" if len(levels) > 1 else ""
+    for number, step in enumerate(steps, 1):
+        shift, scale, noise = (as_frames(n, a, len(frames)) for n, a in step._asdict().items())
+        mark = f"^{number}" if len(steps) > 1 else ""
         rows.append(_row(rf"shift $\mu{mark}_t$", shift, low, high, tone))
         scale = scale.mean(1, keepdims=True)
         rows.append(_row(rf"scale $\sigma{mark}_t$", scale, *_range(scale), "viridis"))
@@ -77,7 +71,7 @@ def flow_figure(frames: Array, levels: Sequence[FlowLevel], *, first: int = 1) -
 def frame_strip(
     rows: Mapping[str, Array], *, context: int = 0, times: Sequence[int] | None = None
 ) -> Figure:
-    """Labelled rows of frames over time, with a marker where the given frames end.
+    """Draw labelled rows of frames over time, and mark where the given frames end.
 
     Args:
         rows: label to frames ``(T, C, H, W)`` in [0, 1], all of one length.
@@ -89,7 +83,7 @@ def frame_strip(
     """
     length = len(first_of(rows))
     painted = [
-        _row(name, checked(name, frames, length), 0, 1, "gray") for name, frames in rows.items()
+        _row(name, as_frames(name, frames, length), 0, 1, "gray") for name, frames in rows.items()
     ]
     return _film(painted, times or range(1, length + 1), context=context)
 

@@ -6,14 +6,15 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from pyro_afslvm.plots.style import FAINT, INK, STYLE, WIDTH, Array, checked, first_of
+from pyro_afslvm.plots.checks import as_frames, first_of
+from pyro_afslvm.plots.style import FAINT, INK, STYLE, WIDTH, Array
 
 _LABELS, _GAP = 1.2, 2  # inches for the labels, pixels between images
 
 
 @rc_context(STYLE)
 def image_grid(panels: Mapping[str, Array], *, columns: int = 20) -> Figure:
-    """Images in rows, those of one place in different panels below one another.
+    """Draw images in rows, those of one place in different panels below one another.
 
     Args:
         panels: label and images ``(N, C, H, W)`` in [0, 1], C = 1 or 3, as many in each.
@@ -23,7 +24,7 @@ def image_grid(panels: Mapping[str, Array], *, columns: int = 20) -> Figure:
         ValueError: for no panel, arrays of another rank, or of different lengths.
     """
     count = len(first_of(panels))
-    images = {label: checked(label, panel, count) for label, panel in panels.items()}
+    images = {label: as_frames(label, panel, count) for label, panel in panels.items()}
     rows = [
         (label, _row(panel[start : start + columns], columns))
         for start in range(0, count, columns)

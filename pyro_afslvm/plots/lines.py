@@ -7,7 +7,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pyro_afslvm.plots.film import FlowLevel
+from pyro_afslvm.plots.checks import as_vectors
+from pyro_afslvm.plots.film import FlowStep
 from pyro_afslvm.plots.style import COLOURS, FAINT, GIVEN, INK, PREDICTED, STYLE, WIDTH, Array
 
 _MOST = 6  # features that fit into a figure
@@ -15,8 +16,8 @@ _ROW, _HEAD = 1.15, 0.75  # inches
 
 
 @rc_context(STYLE)
-def flow_lines(frames: Array, levels: Sequence[FlowLevel], *, first: int = 1) -> Figure:
-    r"""What a flow sees of vectors: their values with shift and scale, then the noise.
+def flow_lines(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> Figure:
+    r"""Draw what a flow sees of vectors: their values with shift and scale, then the noise.
 
     .. math:: x_t = \mu_t + \sigma_t \odot y_t
 
@@ -25,17 +26,17 @@ def flow_lines(frames: Array, levels: Sequence[FlowLevel], *, first: int = 1) ->
 
     Args:
         frames: one sequence ``(T, D)``.
-        levels: the transforms as applied from the frames towards the noise, ``(T, D)`` each.
+        steps: the transforms as applied from the frames towards the noise, ``(T, D)`` each.
         first: time index of the first frame.
 
     Raises:
         ValueError: for arrays of another rank, or of different lengths.
     """
-    values = [_checked("frames", frames)]
+    values = [as_vectors("frames", frames)]
     bands = []
-    for level in levels:
+    for step in steps:
         shift, scale, noise = (
-            _checked(name, array, values[0].shape) for name, array in level._asdict().items()
+            as_vectors(name, array, values[0].shape) for name, array in step._asdict().items()
         )
         bands.append((shift, scale))
         values.append(noise)
@@ -43,10 +44,10 @@ def flow_lines(frames: Array, levels: Sequence[FlowLevel], *, first: int = 1) ->
     time = np.arange(first, first + len(values[0]))
     figure, grid = _grid(features, len(values))
     for column, signal in enumerate(values):
-        grid[0, column].set_title(_title(column, len(levels)))
+        grid[0, column].set_title(_title(column, len(steps)))
         for j, axes in enumerate(grid[:, column]):
             if column < len(bands):
-                shift, scale = (part[:, j] for part in bands[column])
+                shift, scale = (band[:, j] for band in bands[column])
                 axes.fill_between(
                     time, shift - 2 * scale, shift + 2 * scale, color=COLOURS[0], alpha=0.2, lw=0
                 )
@@ -58,7 +59,7 @@ def flow_lines(frames: Array, levels: Sequence[FlowLevel], *, first: int = 1) ->
 
 @rc_context(STYLE)
 def forecast_lines(truth: Array, samples: Array, *, context: int, first: int = 1) -> Figure:
-    """Sampled futures of a vector sequence, one panel for each of its first six features.
+    """Draw sampled futures of a vector sequence, one panel for each of its first six features.
 
     Args:
         truth: the sequence ``(T, D)``.
@@ -69,8 +70,8 @@ def forecast_lines(truth: Array, samples: Array, *, context: int, first: int = 1
     Raises:
         ValueError: for arrays of another rank, or of different lengths.
     """
-    truth = _checked("truth", truth)
-    drawn = [_checked(f"sample {i}", x, truth.shape) for i, x in enumerate(samples, 1)]
+    truth = as_vectors("truth", truth)
+    drawn = [as_vectors(f"sample {i}", x, truth.shape) for i, x in enumerate(samples, 1)]
     time = np.arange(first, first + len(truth))
     start = max(context - 1, 0)  # futures begin where the given frames end
     columns = 2 if truth.shape[1] > 1 else 1
@@ -106,16 +107,7 @@ def _grid(rows: int, columns: int, *, label: bool = True) -> tuple[Figure, Array
     return figure, grid
 
 
-def _title(column: int, levels: int) -> str:
+def _title(column: int, steps: int) -> str:
     if column == 0:
         return "values $x_t$"
-    return "noise $y_t$" if levels == 1 else f"noise $y^{column}_t$"
-
-
-def _checked(name: str, values: Array, shape: tuple[int, ...] | None = None) -> Array:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name}: vectors (T, D) expected, got {array.shape}")
-    if shape is not None and array.shape != shape:
-        raise ValueError(f"{name}: vectors {shape} expected, got {array.shape}")
-    return array
+    return "noise $y_t$" if steps == 1 else f"noise $y^{column}_t$"

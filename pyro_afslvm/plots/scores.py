@@ -9,7 +9,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH, first_of
+from pyro_afslvm.plots.checks import as_line, first_of
+from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH
 
 _DASHED = (0, (5, 2))
 
@@ -20,15 +21,15 @@ def score_curves(
     *,
     ahead: Sequence[int],
     baseline: str | None = None,
-    levels: Mapping[str, float] | None = None,
+    calibrated: Mapping[str, float] | None = None,
 ) -> Figure:
-    """One panel per score, one line per forecast, over frames ahead.
+    """Draw one panel per score, one line per forecast, over frames ahead.
 
     Args:
         panels: name of a score to ``{forecast: values}``, one value for each frame ahead.
         ahead: how many frames ahead each value is.
         baseline: the forecast that is drawn dashed and dark.
-        levels: of a score, the value a calibrated forecast has.
+        calibrated: name of a score to the value that a calibrated forecast has.
 
     Raises:
         ValueError: for no panels, or values of another length.
@@ -48,19 +49,12 @@ def score_curves(
             look: dict[str, Any] = {"color": INK, "ls": _DASHED, "lw": 1.2}
             if name != baseline:
                 look = {"color": colours[name], "marker": "o", "ms": 3}
-            axes.plot(ahead, _checked(name, values, len(ahead)), label=name, **look)
-        if levels and title in levels:
-            axes.axhline(levels[title], color=FAINT, lw=1, ls=":")
+            axes.plot(ahead, as_line(name, values, len(ahead)), label=name, **look)
+        if calibrated and title in calibrated:
+            axes.axhline(calibrated[title], color=FAINT, lw=1, ls=":")
         axes.set_title(title)
         axes.set_xlabel("frames ahead")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     widest = max(figure.axes, key=lambda axes: len(axes.lines))
     figure.legend(*widest.get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     return figure
-
-
-def _checked(name: str, values: npt.ArrayLike, length: int) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != (length,):
-        raise ValueError(f"{name}: {length} values expected, got {array.shape}")
-    return array

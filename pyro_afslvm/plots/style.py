@@ -1,10 +1,8 @@
 """The look that all pictures share, and PNG bytes."""
 
-from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -37,24 +35,7 @@ STYLE: Any = {
 
 @rc_context(STYLE)
 def to_png(figure: Figure, dpi: float = 150) -> bytes:
-    """The figure as PNG bytes."""
+    """Draw a figure as PNG bytes."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
-
-
-def first_of(rows: Mapping[str, Any]) -> Any:
-    """The first value; ``ValueError`` where there is none."""
-    if not rows:
-        raise ValueError("nothing to draw: at least one row is expected")
-    return next(iter(rows.values()))
-
-
-def checked(name: str, frames: npt.ArrayLike, length: int | None = None) -> Array:
-    """The frames as float64; ``ValueError`` unless they are ``(T, 1 or 3, H, W)``."""
-    array = np.asarray(frames, dtype=np.float64)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
-        raise ValueError(f"{name}: frames (T, 1 or 3, H, W) expected, got {array.shape}")
-    if length is not None and len(array) != length:
-        raise ValueError(f"{name}: {length} frames expected, got {len(array)}")
-    return array

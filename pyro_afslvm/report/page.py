@@ -5,7 +5,6 @@ left behind.
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import TypeVar
 from jinja2 import Environment, StrictUndefined
 
 from pyro_afslvm.report import tables
-from pyro_afslvm.report.runs import Run, load_runs
+from pyro_afslvm.report.labels import load_runs
+from pyro_afslvm.runs.contents import RunContents
+from pyro_afslvm.utils.files import write_atomically
 
 T = TypeVar("T")
 
@@ -38,16 +39,11 @@ def write_report(
     page = _render(load_runs(runs), title)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        os.replace(draft, out)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomically(out, page.encode())
 
 
 def table_text(runs: Sequence[Path]) -> str:
-    """The report's tables as plain text; the best value of a column is marked with ``*``.
+    """Lay out the report's tables as plain text; the best value of a column is marked with ``*``.
 
     Args:
         runs: run folders.
@@ -58,7 +54,7 @@ def table_text(runs: Sequence[Path]) -> str:
     return tables.text(load_runs(runs))
 
 
-def _render(runs: Sequence[Run], title: str) -> str:
+def _render(runs: Sequence[RunContents], title: str) -> str:
     from pyro_afslvm.report import pictures  # matplotlib only where something is drawn
 
     environment = Environment(
@@ -74,7 +70,7 @@ def _render(runs: Sequence[Run], title: str) -> str:
         title=title,
         tables=found,
         eight_bit=tables.EIGHT_BIT in units,
-        own_units=bool(units - {tables.EIGHT_BIT, tables.BINARY}),
+        data_units=bool(units - {tables.EIGHT_BIT, tables.BINARY}),
         binary=tables.BINARY in units,
         images=[(run.label, _drawn(pictures.images, run)) for run in runs],
         vectors=any(map(pictures.is_vectors, runs)),
@@ -85,14 +81,14 @@ def _render(runs: Sequence[Run], title: str) -> str:
     )
 
 
-def _drawn(draw: Callable[[Run], T], run: Run) -> T:
+def _drawn(draw: Callable[[RunContents], T], run: RunContents) -> T:
     try:
         return draw(run)
     except (ValueError, TypeError, IndexError) as error:
         raise ValueError(f"{run.folder / 'pictures.npz'}: {error}") from None
 
 
-def _details(run: Run) -> str:
+def _details(run: RunContents) -> str:
     details = {
         "recipe": run.results.get("recipe"),
         "training steps": run.results.get("train_steps"),

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pyro_afslvm import plots
-from pyro_afslvm.report.runs import Array, Run
 from pyro_afslvm.report.tables import EIGHT_BIT, nats_unit
+from pyro_afslvm.runs.contents import Array, RunContents
 
 _FLOW_COLUMNS, _STRIP_COLUMNS, _SAMPLES, _SEQUENCES = 10, 20, 3, 2  # that fit on a page
 _FLOW_VECTORS = 50
@@ -24,8 +24,8 @@ class Picture(NamedTuple):
     text: str
 
 
-def curves(runs: Sequence[Run]) -> Picture | None:
-    """Validation (and, thin, training) against seconds and steps; ``None`` without metrics."""
+def curves(runs: Sequence[RunContents]) -> Picture | None:
+    """Draw validation and (thin) training against seconds and steps; ``None`` without curves."""
     panels: dict[str, plots.Curves] = {}
     faint: dict[str, plots.Curves] = {}
     trained = [run for run in runs if _has_values(run) and _is_of_protocol(run)]
@@ -45,28 +45,28 @@ def curves(runs: Sequence[Run]) -> Picture | None:
     return _png(figure, "Training curves of " + ", ".join(run.label for run in trained))
 
 
-def flow(run: Run) -> Picture | None:
-    """Frames, shift, scale and noise of one test sequence; ``None`` without them."""
-    levels = list(_levels(run))
-    if "frames" not in run.pictures or not levels:
+def flow(run: RunContents) -> Picture | None:
+    """Draw frames, shift, scale and noise of one test sequence; ``None`` without them."""
+    steps = [*_flow_steps(run)]
+    if "frames" not in run.pictures or not steps:
         return None
     frames = run.pictures["frames"][0]
     shown = _FLOW_VECTORS if frames.ndim == 2 else _FLOW_COLUMNS
     draw = plots.flow_lines if frames.ndim == 2 else plots.flow_figure
-    figure = draw(frames[:shown], [plots.FlowLevel(*level[:, :shown]) for level in levels])
+    figure = draw(frames[:shown], [plots.FlowStep(*(a[:shown] for a in step)) for step in steps])
     return _png(figure, f"{run.label}: frames, shift, scale and noise over time")
 
 
-def images(run: Run) -> Picture | None:
-    """Images with their reconstructions, then samples; ``None`` without them."""
+def images(run: RunContents) -> Picture | None:
+    """Draw images with their reconstructions, then samples; ``None`` without them."""
     if not {"images", "reconstructions", "samples"} <= run.pictures.keys():
         return None
     shown = {name: run.pictures[name] for name in ("images", "reconstructions", "samples")}
     return _png(plots.image_grid(shown), f"{run.label}: test images, reconstructions and samples")
 
 
-def rollout(run: Run) -> tuple[Picture | None, Picture] | None:
-    """An animation and a strip of stills of what follows the given frames; lines of vectors."""
+def rollout(run: RunContents) -> tuple[Picture | None, Picture] | None:
+    """Draw what follows the given frames, as an animation and as stills; vectors as lines."""
     if not {"rollout_context", "rollout_truth", "rollout_samples"} <= run.pictures.keys():
         return None
     context = int(run.pictures["rollout_context"])
@@ -90,32 +90,33 @@ def rollout(run: Run) -> tuple[Picture | None, Picture] | None:
     return Picture(_uri("image/gif", gif), width, about), _png(strip, about + ", as stills")
 
 
-def is_vectors(run: Run) -> bool:
-    """Whether its pictures are of vectors, not of frames."""
+def is_vectors(run: RunContents) -> bool:
+    """Whether the pictures of a run are of vectors, not of frames."""
     return run.pictures["rollout_truth"].ndim == 3 if "rollout_truth" in run.pictures else False
 
 
-def _is_of_protocol(run: Run) -> bool:
+def _is_of_protocol(run: RunContents) -> bool:
     """Whether its curves are of the noise it is reported for: others share no axis."""
-    training = run.settings.get("training") if isinstance(run.settings, dict) else None
+    training = run.settings.get("training")
     noise = training.get("noise") if isinstance(training, dict) else None
     return noise is None or noise == run.protocol.get("noise")
 
 
-def _has_values(run: Run) -> bool:
-    return bool(np.isfinite(run.metrics.get("validation_nats_per_dim", np.nan)).any())
+def _has_values(run: RunContents) -> bool:
+    return bool(np.isfinite(run.curves.get("validation_nats_per_dim", np.nan)).any())
 
 
-def _curve(run: Run, column: str, kind: str) -> tuple[Array, Array]:
-    return run.metrics[column], run.metrics[f"{kind}_nats_per_dim"]
+def _curve(run: RunContents, column: str, kind: str) -> tuple[Array, Array]:
+    return run.curves[column], run.curves[f"{kind}_nats_per_dim"]
 
 
-def _levels(run: Run) -> Iterator[Array]:  # each (3, T, C, H, W): shift, scale, noise
+def _flow_steps(run: RunContents) -> Iterator[plots.FlowStep]:
+    """The transforms of the first sequence, from the frames towards the noise."""
     for number in count(1):
-        names = [f"{part}_{number}" for part in plots.FlowLevel._fields]
+        names = [f"{name}_{number}" for name in plots.FlowStep._fields]
         if not all(name in run.pictures for name in names):
             return
-        yield np.stack([run.pictures[name][0] for name in names])
+        yield plots.FlowStep(*(run.pictures[name][0] for name in names))
 
 
 def _png(figure: Figure, text: str) -> Picture:

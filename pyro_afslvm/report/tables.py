@@ -13,7 +13,8 @@ from pyro_afslvm.data.dequantize import (
     UniformDequantization,
 )
 from pyro_afslvm.data.protocol import COMPARABLE
-from pyro_afslvm.report.runs import Run
+from pyro_afslvm.runs.contents import RunContents
+from pyro_afslvm.utils.tables import table_text
 
 _WORDS = {
     "data": "data",
@@ -40,7 +41,7 @@ class Cell(NamedTuple):
 class Table(NamedTuple):
     """Comparable runs: column names, a row of cells per run, and the protocols in words."""
 
-    runs: list[Run]
+    runs: list[RunContents]
     columns: list[str]
     rows: list[list[Cell]]
     notes: list[str]
@@ -52,27 +53,27 @@ class Table(NamedTuple):
         return ", ".join(phrase(protocol.get(key)) for key in ("data", "split"))
 
 
-def tables(runs: Sequence[Run]) -> list[Table]:
+def tables(runs: Sequence[RunContents]) -> list[Table]:
     """Group runs by protocol, in the order they come, and lay out a table for each group."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunContents]] = {}
     for run in runs:
         groups.setdefault(_key(run.protocol), []).append(run)
     return [_table(group) for group in groups.values()]
 
 
 def nats_unit(protocol: dict[str, Any]) -> str:
-    """The unit of a protocol's nats: of grey levels, of the data's own units, or binary pixels."""
+    """Name the unit of a protocol's nats: of grey levels, data units, or binary pixels."""
     found = NOISES.get(str(protocol.get("noise")))
     return found.unit if found is not None and not found.whole_numbers else EIGHT_BIT
 
 
-def text(runs: Sequence[Run]) -> str:
-    """The tables as plain text, the best value of a column marked with ``*``."""
+def text(runs: Sequence[RunContents]) -> str:
+    """Lay out the tables as plain text, the best value of a column marked with ``*``."""
     return "\n\n".join(_plain(table) for table in tables(runs))
 
 
 def phrase(value: Any) -> str:
-    """A JSON value in words; an object's name stands first, without its key."""
+    """Put a JSON value in words; an object's name stands first, without its key."""
     if isinstance(value, dict):
         name = [phrase(value["name"]).replace("_", " ")] if "name" in value else []
         rest = [f"{_spaced(key)} {phrase(part)}" for key, part in value.items() if key != "name"]
@@ -92,7 +93,7 @@ def _key(protocol: dict[str, Any]) -> str:
     return json.dumps([protocol.get(key) for key in COMPARABLE], sort_keys=True)
 
 
-def _table(runs: list[Run]) -> Table:
+def _table(runs: list[RunContents]) -> Table:
     """Bits under different protocols stand in columns of their own, as nats do."""
     unit, bits = nats_unit(runs[0].protocol), UniformDequantization.unit
     name, key = (PER_IMAGE, "nats_per_image") if unit == BINARY else (unit, "nats_per_dim")
@@ -117,10 +118,10 @@ def _table(runs: list[Run]) -> Table:
 
 
 def _column(
-    runs: Sequence[Run],
+    runs: Sequence[RunContents],
     key: str,
     best: Callable[[Sequence[float]], float],
-    among: Sequence[Run] | None = None,
+    among: Sequence[RunContents] | None = None,
 ) -> list[Cell]:
     """Values with their standard errors, for the runs among those that have one protocol."""
     among = runs if among is None else among
@@ -141,7 +142,7 @@ def _measured(value: float | None, error: float | None) -> str:
     return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
 
 
-def _correlation(run: Run) -> str:
+def _correlation(run: RunContents) -> str:
     before, after = run.number("correlation_x"), run.number("correlation_y")
     if before is None:
         return "–"
@@ -152,7 +153,9 @@ def _count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def _protocol(runs: Sequence[Run], of: Callable[[Run], dict[str, Any]]) -> list[str]:
+def _protocol(
+    runs: Sequence[RunContents], of: Callable[[RunContents], dict[str, Any]]
+) -> list[str]:
     """What was measured, in words; where runs differ, which has which."""
     protocols = {run.label: of(run) | _sequences(run) for run in runs}
     keys = dict.fromkeys([*_WORDS, *(key for each in protocols.values() for key in each)])
@@ -168,7 +171,7 @@ def _protocol(runs: Sequence[Run], of: Callable[[Run], dict[str, Any]]) -> list[
     ]
 
 
-def _sequences(run: Run) -> dict[str, Any]:
+def _sequences(run: RunContents) -> dict[str, Any]:
     name = "num_sequences"
     return {name: run.results[name]} if name in run.results else {}
 
@@ -198,25 +201,16 @@ def _note(name: str, words: Sequence[str], known: Sequence[str] = ()) -> str:
 
 
 def _plain(table: Table) -> str:
-    columns = [
-        [name, *(cell.text + "*" * cell.best for cell in cells)]
-        for name, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True)
+    marked = [any(cell.best for cell in column) for column in zip(*table.rows, strict=True)]
+    ends = [" " if mark else "" for mark in marked]  # numbers stay below one another
+    rows = [
+        [cell.text + ("*" if cell.best else end) for cell, end in zip(row, ends, strict=True)]
+        for row in table.rows
     ]
-    padded = [_aligned(column, left=place == 0) for place, column in enumerate(columns)]
-    head, *body = ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
-    width = sum(len(column[0]) + 2 for column in padded) - 2
-    rule = "─" * width
-    caption = fill(table.caption, max(width, 60))
-    notes = [fill(note, max(width, 60), subsequent_indent="  ") for note in table.notes]
-    return "\n".join([caption, rule, head, rule, *body, rule, *notes])
-
-
-def _aligned(column: Sequence[str], *, left: bool) -> list[str]:
-    """One width for all; numbers stand below one another, with or without a ``*``."""
-    if left or not any(cell.endswith("*") for cell in column):
-        width = max(map(len, column))
-        return [cell.ljust(width) if left else cell.rjust(width) for cell in column]
-    bare = _aligned([cell.removesuffix("*") for cell in column], left=False)
-    return [
-        cell + ("*" if full.endswith("*") else " ") for cell, full in zip(bare, column, strict=True)
-    ]
+    head = [name + end for name, end in zip(table.columns, ends, strict=True)]
+    laid_out = table_text(rows, head=head)
+    rule = laid_out.splitlines()[1]
+    width = max(len(rule), 60)
+    caption = fill(table.caption, width)
+    notes = [fill(note, width, subsequent_indent="  ") for note in table.notes]
+    return "\n".join([caption, rule, laid_out, rule, *notes])

@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pyro_afslvm.models.pair import Pair
+from pyro_afslvm.runs.errors import RunError as RunError
 from pyro_afslvm.utils.files import write_atomically
-
-
-class RunError(ValueError):
-    """A run folder is missing, in the way, damaged, or of another version."""
-
 
 FORMAT = 1
 CONTENT = {"model", "guide", "optimizer", "recipe", "step", "seconds"}  # of a checkpoint

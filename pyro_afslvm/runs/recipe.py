@@ -38,7 +38,7 @@ class Recipe:
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a recipe's text."""
+    """Compute the SHA-256 of a recipe's text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,13 +1,13 @@
-"""Run folders: what was trained, how, and what came of it."""
+"""Run folders: recipe, settings, checkpoints and results of one training."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pyro_afslvm.data import SequenceSource, source_from_config
-from pyro_afslvm.runs.checkpoint import FORMAT, RunError
+from pyro_afslvm.runs.checkpoint import FORMAT
+from pyro_afslvm.runs.contents import Array, read_curves, read_json, read_results
+from pyro_afslvm.runs.errors import RunError
 from pyro_afslvm.runs.recipe import Recipe, RecipeError, execute, is_known, load_recipe
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.utils.files import write_atomically, write_json
@@ -17,8 +17,12 @@ from pyro_afslvm.utils.files import write_atomically, write_json
 class Run:
     """A folder holding one training run.
 
-    ``recipe.py`` (its text), ``settings.json`` (settings, data, versions), ``metrics.csv``,
-    ``last.ckpt``, ``best.ckpt``, and after evaluation ``results.json`` and ``pictures.npz``.
+    ``recipe.py`` (its text), ``settings.json`` (settings, data, versions), ``metrics.csv``
+    (curves of training), ``last.ckpt``, ``best.ckpt``, and after evaluation ``results.json``
+    and ``pictures.npz``.
+
+    Args:
+        path: the folder.
     """
 
     path: Path
@@ -30,22 +34,22 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the best validation figure."""
+        """The checkpoint with the best nats/dim in validation."""
         return self.path / "best.ckpt"
 
     @property
     def metrics(self) -> Path:
-        """Curve of training: step, seconds, nats/dim."""
+        """Curves of training: step, seconds, nats/dim."""
         return self.path / "metrics.csv"
 
     @property
     def results(self) -> Path:
-        """Figures on the test set, with their protocol."""
+        """Metrics on the test set, with their protocol."""
         return self.path / "results.json"
 
     @property
     def pictures(self) -> Path:
-        """Arrays for the figures."""
+        """Arrays that pictures are drawn from."""
         return self.path / "pictures.npz"
 
     @classmethod
@@ -67,8 +71,14 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot make {run.path}: {error.strerror}") from None
         write_atomically(run.path / "recipe.py", recipe.text.encode())
-        versions = software_versions()
-        run._write_settings(settings, source.describe(), source.config(), versions)
+        content = {
+            "format": FORMAT,
+            "training": asdict(settings),
+            "data": source.describe(),
+            "source": source.config(),
+            "versions": software_versions(),
+        }
+        write_json(run.path / "settings.json", content)
         return run
 
     @classmethod
@@ -87,15 +97,24 @@ class Run:
         return run
 
     def read_settings(self) -> dict[str, Any]:
-        """Contents of ``settings.json``."""
+        """Read ``settings.json``."""
         return read_json(self.path / "settings.json")
+
+    def read_results(self) -> dict[str, Any]:
+        """Read ``results.json``."""
+        return read_results(self.results)
+
+    def read_curves(self) -> dict[str, Array]:
+        """Read the columns of ``metrics.csv``."""
+        return read_curves(self.metrics)
 
     @property
     def settings(self) -> TrainSettings:
-        """How the run was trained."""
+        """Settings the run was trained with."""
+        stored = self.read_settings()
         try:
             # older runs say nothing of an average, for they had none
-            return TrainSettings(**{"average": 0.0, **self.read_settings()["training"]})
+            return TrainSettings(**{"average": 0.0, **stored["training"]})
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path / 'settings.json'} is damaged: {error}") from None
 
@@ -125,8 +144,8 @@ class Run:
 
     def update_settings(self, settings: TrainSettings) -> None:
         """Note a new budget on resuming."""
-        stored = self.read_settings()
-        self._write_settings(settings, stored["data"], stored["source"], stored["versions"])
+        content = self.read_settings() | {"training": asdict(settings)}
+        write_json(self.path / "settings.json", content)
 
     @property
     def recipe_text(self) -> str:
@@ -158,31 +177,3 @@ class Run:
                 "give --trust, or name your own copy with --recipe FILE"
             )
         return execute(self.path / "recipe.py", text)
-
-    def _write_settings(
-        self,
-        settings: TrainSettings,
-        data: Mapping[str, Any],
-        source: Mapping[str, Any],
-        versions: Mapping[str, str],
-    ) -> None:
-        content = {
-            "format": FORMAT,
-            "training": asdict(settings),
-            "data": dict(data),
-            "source": dict(source),
-            "versions": dict(versions),
-        }
-        write_json(self.path / "settings.json", content)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        RunError: if it cannot be read.
-    """
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"cannot read {path}: {error}") from None

@@ -1,4 +1,4 @@
-"""The processes of a distributed run: how many there are, and what they tell one another."""
+"""Processes of a distributed run: how many there are, and how they exchange values."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """Those that work on one thing together, as this one of them sees it.
+    """The processes that work on one thing together, as this one of them sees it.
 
     They talk over the CPU, so that nothing waits for a GPU.
 
@@ -41,36 +41,36 @@ class Processes:
         return cls(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
 
     def share(self, things: list[T]) -> list[T]:
-        """Those of the things that are for this process: each is for one, none is padded."""
+        """Share things out: those for this process, each for one, none padded."""
         return things[self.rank :: self.size]
 
     def largest(self, *values: float) -> list[float]:
-        """Of each value the largest that any process has."""
+        """Reduce each value to the largest that any process has."""
         if self.size == 1:
             return [*values]
         found = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(found, dist.ReduceOp.MAX, self.group)
         return [float(value) for value in found]
 
-    def collect(self, parts: Mapping[int, T], *, everywhere: bool = True) -> list[T]:
-        """The numbered parts of all processes in order; an empty list where they do not go.
+    def collect(self, results: Mapping[int, T], *, everywhere: bool = True) -> list[T]:
+        """Collect the numbered results of all processes in order; none where they do not go.
 
         Args:
-            parts: those of this process.
+            results: of this process, by number.
             everywhere: to every process, or else to the first one only.
         """
-        found: list[Any] = [parts]
+        found: list[Any] = [results]
         if self.size > 1:
             found = [{}] * self.size
             if everywhere:
-                dist.all_gather_object(found, parts, self.group)
+                dist.all_gather_object(found, results, self.group)
             else:
-                dist.gather_object(parts, None if self.rank else found, group=self.group)
-        together = {i: part for some in found for i, part in some.items()}
+                dist.gather_object(results, None if self.rank else found, group=self.group)
+        together = {i: result for some in found for i, result in some.items()}
         return [together[i] for i in sorted(together)]
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             dist.barrier(self.group)
 
@@ -80,7 +80,7 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """The processes of this run, which leave together; a launcher's are made to meet.
+    """Give the processes of this run, which leave together; a launcher's are made to meet.
 
     The first one's files are there for all afterwards.
     """
@@ -105,7 +105,7 @@ def is_first_process() -> bool:
 
 
 def launched() -> tuple[int, int] | None:
-    """Processes of each node, and nodes, that ``torchrun`` or the like has started here."""
+    """Count processes of each node, and nodes, that ``torchrun`` or the like has started."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     if not all(name in os.environ for name in names):
         return None

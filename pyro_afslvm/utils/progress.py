@@ -2,12 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-if TYPE_CHECKING:
-    pass
 
 
 def _bar(*, shown: bool = True) -> Progress:

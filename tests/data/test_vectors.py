@@ -69,7 +69,7 @@ def test_train_evaluate_sample_report(
         assert picture.width > 600
     assert main(["report", "run", "--out", "page.html"]) == 0
     page = Path("page.html").read_text()
-    assert "nats/dim, own units" in page
+    assert "nats/dim, data units" in page
     assert "grey levels" not in page
     assert "bits/dim" not in page
     assert "image/gif" not in page
@@ -199,15 +199,15 @@ def test_real_numbers_share_no_table_with_8_bit_numbers(
     assert main(["report", *names]) == 0
     capsys.readouterr()
     own, other, eight = table_text([Path(name) for name in names]).split("\n\n")
-    assert "nats/dim, own units ↑" in own
-    assert "nats/dim, own units ↑" in other
+    assert "nats/dim, data units ↑" in own
+    assert "nats/dim, data units ↑" in other
     assert "standardized" in other
     assert "standardized" not in own
-    assert "own units" not in eight
+    assert "data units" not in eight
     assert re.search(r"nats/dim ↑ +bits/dim ↓", eight)
     page = Path("report.html").read_text()
     assert "grey levels" in page
-    assert "Nats in own units" in page
+    assert "Nats in data units" in page
 
 
 def test_table_programs_take_sources_without_bits(here: Path) -> None:
@@ -270,9 +270,9 @@ def test_lines_of_futures(size: int) -> None:
 
 def test_lines_of_bad_arrays() -> None:
     frames = np.zeros((5, 2))
-    with pytest.raises(ValueError, match=r"frames: vectors \(T, D\) expected, got \(5, 2, 1\)"):
+    with pytest.raises(ValueError, match=r"frames: expected vectors \(T, D\), got \(5, 2, 1\)"):
         flow_lines(frames[..., None], [])
-    with pytest.raises(ValueError, match=r"shift: vectors \(5, 2\) expected, got \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"shift: expected vectors \(5, 2\), got \(4, 2\)"):
         flow_lines(frames, [level(frames[1:])])
-    with pytest.raises(ValueError, match=r"sample 1: vectors \(5, 2\) expected"):
+    with pytest.raises(ValueError, match=r"sample 1: expected vectors \(5, 2\)"):
         forecast_lines(frames, np.zeros((1, 4, 2)), context=2)

@@ -25,8 +25,11 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 SMALL = (2, 16, 16)
 
 
-@each_shape
-@pytest.mark.parametrize("norm", ["batch", "group", None])
+@pytest.mark.parametrize(
+    ("shape", "norm"),
+    [*((shape, "group") for shape in SHAPES), ((1, 8, 8), "batch"), ((1, 8, 8), None)],
+    ids=str,
+)
 def test_shapes(shape: tuple[int, ...], norm: Any) -> None:
     encoder = ConvEncoder(shape, features=8, width=4, norm=norm).eval()
     decoder = ConvDecoder(5, shape, width=4, norm=norm).eval()
@@ -83,19 +86,24 @@ def test_pyramid(shape: tuple[int, ...], channels: list[int], rest: tuple[int, i
     assert pyramid(shape, 4) == (channels, rest)
 
 
-@pytest.mark.parametrize("network", [ConvEncoder, lambda shape: ConvDecoder(5, shape)])
 @pytest.mark.parametrize("shape", [(16, 16), (5,), (1, 1, 16, 16), (1, 4, 4), (1, 7, 64)], ids=str)
-def test_what_is_no_frame_is_refused(network: Any, shape: tuple[int, ...]) -> None:
+def test_what_is_no_frame_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected frames \(C, H, W\) of at least 8 x 8, got"):
-        network(shape)
+        pyramid(shape, 4)
 
 
-@pytest.mark.parametrize("network", [ConvEncoder, lambda shape: ConvDecoder(5, shape)])
 @pytest.mark.parametrize("shape", [(1, 17, 17), (1, 32, 33), (1, 36, 50), (1, 63, 64)], ids=str)
-def test_odd_sizes_are_refused(network: Any, shape: tuple[int, ...]) -> None:
+def test_odd_sizes_are_refused(shape: tuple[int, ...]) -> None:
     expected = f"frames of {shape[1]} x {shape[2]} cannot be halved . times; resize or crop"
     with pytest.raises(ValueError, match=expected):
-        network(shape)
+        pyramid(shape, 4)
+
+
+def test_networks_refuse_what_the_pyramid_refuses() -> None:
+    for network in (ConvEncoder, lambda shape: ConvDecoder(5, shape)):
+        for shape in ((5,), (1, 17, 17)):
+            with pytest.raises(ValueError, match=r"expected frames|cannot be halved"):
+                network(shape)
 
 
 def test_an_unknown_norm_is_refused() -> None:

@@ -21,10 +21,10 @@ def video(length=6, channels=1, size=32, phase=0.0):
     return blob * np.linspace(1, 0.5, channels)[:, None, None]
 
 
-def level(frames):
+def step(frames):
     scale = 0.05 + 0.1 * frames
     shift = np.roll(frames, 1, axis=0)
-    return plots.FlowLevel(shift, scale, (frames - shift) / scale)
+    return plots.FlowStep(shift, scale, (frames - shift) / scale)
 
 
 def decoded(png):
@@ -41,7 +41,7 @@ def words(axes):
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_flow_figure_has_a_labelled_row_per_variable(channels, depth):
     frames = video(channels=channels)
-    figure = plots.flow_figure(frames, [level(frames)] * depth)
+    figure = plots.flow_figure(frames, [step(frames)] * depth)
     labels = [word for axes in figure.axes for word in words(axes)]
     assert [label.split()[0] for label in labels] == [
         "frame",
@@ -57,8 +57,8 @@ def test_flow_figure_has_a_labelled_row_per_variable(channels, depth):
 
 def test_flow_figure_shows_a_shift_on_the_range_of_what_it_predicts():
     frames = video()
-    first = level(frames)
-    second = level(first.noise)
+    first = step(frames)
+    second = step(first.noise)
     figure = plots.flow_figure(frames, [first, second])
     ranges = [[tick.get_text() for tick in bar.get_yticklabels()] for bar in figure.axes[1::2]]
     assert ranges[0] == ranges[1] == ["0", "1"]
@@ -77,7 +77,7 @@ def test_flow_figure_survives_values_that_are_constant_or_not_finite():
     frames = np.full((3, 1, 8, 8), 0.5)
     noise = np.zeros_like(frames)
     noise[0, 0, 0] = np.inf
-    broken = plots.FlowLevel(frames, np.full_like(frames, np.nan), noise)
+    broken = plots.FlowStep(frames, np.full_like(frames, np.nan), noise)
     assert decoded(plots.to_png(plots.flow_figure(frames, [broken])))
 
 
@@ -90,9 +90,9 @@ def test_png_is_as_wide_as_it_says():
 
 def test_no_text_of_a_film_is_clipped():
     frames = video(10)
-    small = plots.FlowLevel(frames, frames * 1.234e-4, -2345.0 * frames)
+    small = plots.FlowStep(frames, frames * 1.234e-4, -2345.0 * frames)
     for figure in (
-        plots.flow_figure(frames, [level(frames), small]),
+        plots.flow_figure(frames, [step(frames), small]),
         plots.frame_strip({"mean of 16": frames}, context=9),
     ):
         figure.canvas.draw()
@@ -128,10 +128,13 @@ def test_frame_strip_labels_the_times_it_is_given():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({}, "at least one row"),
-        ({"truth": np.zeros((4, 32, 32))}, r"truth: frames \(T, 1 or 3, H, W\) expected"),
+        ({}, "expected at least one row"),
+        (
+            {"truth": np.zeros((4, 32, 32))},
+            r"truth: expected frames \(T, 1 or 3, H, W\), got \(4, 32, 32\)",
+        ),
         ({"truth": np.zeros((4, 2, 8, 8))}, r"got \(4, 2, 8, 8\)"),
-        ({"truth": video(4), "sample": video(5)}, "sample: 4 frames expected, got 5"),
+        ({"truth": video(4), "sample": video(5)}, "sample: expected 4 frames, got 5"),
     ],
 )
 def test_bad_rows_are_named(rows, message):
@@ -177,7 +180,7 @@ def test_animation_shows_the_values_of_the_frames():
 
 
 def test_animation_refuses_panels_of_different_shapes():
-    with pytest.raises(ValueError, match="one shape expected: truth, sample differ"):
+    with pytest.raises(ValueError, match="expected panels of one shape, but truth, sample differ"):
         plots.animation({"truth": video(4), "sample": video(5)})
     with pytest.raises(ValueError, match="at least one"):
         plots.animation({})

@@ -1,4 +1,4 @@
-"""The benchmark of the data path at smoke size: its figures are there and its checks bite."""
+"""The benchmark of the data path at smoke size: its measurements are there and its checks bite."""
 
 import json
 from pathlib import Path
@@ -41,8 +41,8 @@ def test_table_says_no() -> None:
     prepare = {"a.avi": {"decode": 100.0, "prepare": 79.0, "decode_cpu": 10.0, "prepare_cpu": 25.0}}
     stream = dict.fromkeys(("bytes", "shuffled", "sequential", "memory_before"), 1.0)
     found = {"loading": load, "preparing": prepare, "streaming": {**stream, "memory_peak": 2e9}}
-    assert "(2.5 x its work)" in table(found)[3].figure
-    assert [row.good for row in table(found)] == [None, False, True, False, None, None, False]
+    assert "(2.5 x its work)" in table(found)[3].value
+    assert [row.met for row in table(found)] == [None, False, True, False, None, None, False]
 
 
 def test_preparing_decodes_each_time(tmp_path: Path, monkeypatch: Any) -> None:

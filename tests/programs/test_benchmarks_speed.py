@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import growth, memory, numerics
 from benchmarks import speed as program
-from benchmarks.bare import bare_loss, parts_of
+from benchmarks.bare import bare_loss, networks_of
 from benchmarks.ceilings import Convolution
 from benchmarks.sequential import Sequential
 from benchmarks.sizes import Sizes
@@ -55,8 +55,8 @@ def library_loss(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor | None]:
 def test_all_three_ways_give_the_same_loss_and_gradients(recipe: str) -> None:
     pair, x = settled(recipe), torch.rand(2, 9, 1, 16, 16, dtype=torch.float64)
     loss, noise = library_loss(pair, x)
-    parts = parts_of(pair)
-    losses = [loss, Sequential(parts).loss(x, noise), bare_loss(parts, x, noise)]
+    networks = networks_of(pair)
+    losses = [loss, Sequential(networks).loss(x, noise), bare_loss(networks, x, noise)]
     parameters = [p for part in pair.parts for p in part.parameters()]
     gradients = [torch.autograd.grad(value, parameters) for value in losses]
     for other in losses[1:]:
@@ -70,12 +70,12 @@ def test_bare_loss_is_the_librarys_with_batch_statistics_too() -> None:
     pair, x = settled("af1"), torch.rand(2, 9, 1, 16, 16, dtype=torch.float64)
     pair.model.train()
     expected = -pair.model.log_prob(x).sum()
-    torch.testing.assert_close(bare_loss(parts_of(pair), x), expected, rtol=1e-11, atol=0)
+    torch.testing.assert_close(bare_loss(networks_of(pair), x), expected, rtol=1e-11, atol=0)
 
 
 def test_a_sequential_rollout_is_the_librarys() -> None:
     pair, x = settled("af2"), torch.rand(3, 8, 1, 16, 16, dtype=torch.float64)
-    sequential = Sequential(parts_of(pair))
+    sequential = Sequential(networks_of(pair))
     torch.manual_seed(0)
     noise = torch.stack([torch.randn(3, 1, 16, 16, dtype=torch.float64) for _ in range(4)], 1)
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def test_a_sequential_rollout_of_latents_is_the_librarys(monkeypatch: Any) -> No
     order = [of_z[:, 0]]
     for t in range(3):
         order += [of_y[:, t].unflatten(-1, (1, 16, 16)), of_z[:, t + 1]]
-    sequential = Sequential(parts_of(pair))
+    sequential = Sequential(networks_of(pair))
     monkeypatch.setattr(torch, "randn_like", lambda _: order.pop(0))
     found = sequential.sample(sequential.past(x), 3)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_a_sequential_rollout_of_latents_is_the_librarys(monkeypatch: Any) -> No
 
 def test_only_filtering_pairs_are_taken_apart() -> None:
     with pytest.raises(TypeError, match="expected a filtering guide, got SmoothingGuide"):
-        parts_of(build_pair(load_recipe("models/small/slvm_af1_smoothing.py"), (1, 16, 16)))
+        networks_of(build_pair(load_recipe("models/small/slvm_af1_smoothing.py"), (1, 16, 16)))
 
 
 # measuring -----------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_program_refuses_sizes_of_nothing(monkeypatch: Any, capsys: Any) -> None
     assert "batch" in line
 
 
-def test_figures_of_another_machine_are_not_mixed_in(
+def test_measurements_of_another_machine_are_not_mixed_in(
     tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     out = tmp_path / "speed.json"
@@ -244,7 +244,7 @@ def test_figures_of_another_machine_are_not_mixed_in(
     out.write_text(json.dumps(found))
     capsys.readouterr()
     assert program.main() == 2
-    assert "figures of other hardware" in capsys.readouterr().err
+    assert "measurements of other hardware" in capsys.readouterr().err
     assert json.loads(out.read_text()) == found
 
 

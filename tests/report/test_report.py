@@ -274,10 +274,9 @@ def test_names_titles_and_settings_are_escaped(make, tmp_path):
 
 
 def test_runs_of_one_name_are_told_apart(make, tmp_path):
-    runs = [make("seed0", "SLVM", -3.0), make("seed1", "SLVM", -3.1), make("x/seed1", "SLVM", -3.2)]
+    runs = [make("seed0", "SLVM", -3.0), make("seed1", "SLVM", -3.1)]
     _, page = written(runs, tmp_path)
-    names = [row[0] for row in page.tables[0][1:]]
-    assert names == ["SLVM (seed0)", "SLVM (seed1) #1", "SLVM (seed1) #2"]
+    assert [row[0] for row in page.tables[0][1:]] == ["SLVM (seed0)", "SLVM (seed1)"]
 
 
 def test_a_run_with_results_alone_is_enough(make, tmp_path):
@@ -288,55 +287,19 @@ def test_a_run_with_results_alone_is_enough(make, tmp_path):
     assert "Training</h2>" not in html
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("results.json", None, "cannot be read"),
-        ("results.json", "{", "not valid JSON"),
-        ("results.json", "[]", "a JSON object expected"),
-        ("results.json", '{"name": 3}', "'name' must be a string"),
-        ("results.json", '{"name": "A"}', "'nats_per_dim' must be a finite number, got None"),
-        ("results.json", '{"name": "A", "nats_per_dim": NaN}', "finite number, got nan"),
-        ("results.json", '{"name": "A", "nats_per_dim": -3}', "'protocol' must be an object"),
-        ("settings.json", "{", "not valid JSON"),
-        ("metrics.csv", "step,seconds\n1,2\n", "numbers in columns"),
-        ("pictures.npz", "no archive", "an archive of plain arrays expected"),
-    ],
-)
-def test_a_bad_file_is_named_in_one_line(make, tmp_path, name, content, message):
-    run = make("a", "A", -3.0)
-    (run / name).unlink()
-    if content is not None:
-        (run / name).write_text(content)
+def test_an_older_report_stays_where_a_file_is_bad(make, tmp_path):
+    run = make("a", "A", -3.0, levels=1)
     out = tmp_path / "report.html"
     out.write_text("an older report")
-    with pytest.raises(ValueError, match=message) as caught:
-        write_report([run], out)
-    assert str(run / name) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert out.read_text() == "an older report"
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.html"]
-
-
-def test_bits_need_their_protocol(make):
-    with pytest.raises(ValueError, match=r"results\.json: 'bits_per_dim' needs a 'protocol_bits'"):
-        table_text([make("a", "A", -3.0, protocol_bits=None)])
-
-
-def test_pickles_are_refused_and_odd_pictures_named(make, tmp_path):
-    run = make("a", "A", -3.0)
-    np.savez(run / "pictures.npz", frames=np.array([{"an": "object"}], dtype=object))
-    with pytest.raises(ValueError, match=r"pictures\.npz: an archive of plain arrays expected"):
-        write_report([run], tmp_path / "report.html")
     parts = {f"{part}_1": video(2, 4) for part in ("shift", "scale", "noise")}
     np.savez(run / "pictures.npz", frames=video(2, 5), **parts)
-    with pytest.raises(ValueError, match=r"pictures\.npz: shift: 5 frames expected, got 4"):
-        write_report([run], tmp_path / "report.html")
-
-
-def test_no_runs_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no run folders given"):
-        write_report([], tmp_path / "report.html")
+    with pytest.raises(ValueError, match=r"pictures\.npz: shift: expected 5 frames, got 4"):
+        write_report([run], out)
+    (run / "results.json").write_text("{")
+    with pytest.raises(ValueError, match=r"results\.json: not valid JSON"):
+        write_report([run], out)
+    assert out.read_text() == "an older report"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.html"]
 
 
 def test_report_goes_into_a_new_folder_and_replaces_the_old_one(make, tmp_path):
@@ -350,8 +313,8 @@ def test_report_goes_into_a_new_folder_and_replaces_the_old_one(make, tmp_path):
 
 
 def test_curves_of_other_noise_share_no_axis(make):
+    from pyro_afslvm.report.labels import load_runs
     from pyro_afslvm.report.pictures import curves
-    from pyro_afslvm.report.runs import load_runs
 
     folders = [make("af1", "1-AF", -3.3), make("discrete", "1-AF, discrete", -3.5)]
     (folders[1] / "settings.json").write_text(json.dumps({"training": {"noise": "uniform"}}))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyro_afslvm.models.base import batch_size
 from pyro_afslvm.models.checks import check_horizon, check_shape
 from pyro_afslvm.models.param_store import register
-from pyro_afslvm.networks.residual import check_image
+from pyro_afslvm.utils.checks import check_image
 
 
 class Gaussian(NamedTuple):

@@ -11,7 +11,7 @@ from torch.nn.functional import elu
 
 from pyro_afslvm.models.vae.base import Gaussian, ImageGuide, ImageModel, gaussian, precise
 from pyro_afslvm.networks.layers import on_frames
-from pyro_afslvm.networks.residual import ResidualBlock, doubling, halved, halving, near_zero
+from pyro_afslvm.networks.residual import ResidualBlock, doubling, halved, halving_3x3, near_zero
 from pyro_afslvm.transforms import ConvInverseAutoregressive
 from pyro_afslvm.transforms.cache import Memo
 
@@ -192,11 +192,13 @@ class ResNetVAEGuide(ImageGuide):
         width, channels = model.width, model.channels
         context = context_channels if iaf_depth else 0
         # from the bottom up, and so in the reverse order of the model's layers
-        self.stem = halving(model.frame_shape[0], width)
+        self.stem = halving_3x3(model.frame_shape[0], width)
         up: list[nn.Module] = []
         for layer in model.top_down[::-1]:
             block = ResidualBlock(width)
-            up.append(block if layer.up is None else nn.Sequential(halving(width, width), block))
+            up.append(
+                block if layer.up is None else nn.Sequential(halving_3x3(width, width), block)
+            )
         self.up = nn.ModuleList(up)
         outputs = 2 * channels + context
         self.from_below = nn.ModuleList(nn.Conv2d(width, outputs, 3, padding=1) for _ in up)
