@@ -11,7 +11,7 @@ from pyro_afslvm.models.checks import check_shape, check_values
 from pyro_afslvm.models.flow import FlowModel
 from pyro_afslvm.models.programs import evaluating
 from pyro_afslvm.models.slvm import SLVM
-from pyro_afslvm.networks.history_encoder import MemoryState
+from pyro_afslvm.networks.history_encoder import HistoryState
 from pyro_afslvm.objectives.smc import Particles, advance, check_filter, draw, resample, start
 from pyro_afslvm.transforms import Prediction
 
@@ -179,7 +179,7 @@ class _Latents(NamedTuple):
     """Particles, and what the model keeps of the frames."""
 
     particles: Particles
-    memory: MemoryState | None
+    memory: HistoryState | None
 
 
 class _Frames(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_afslvm.models.base import context_length
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.models.programs import evaluating, no_guide, one_line_errors
-from pyro_afslvm.objectives import LatentScale, UnwatchedELBO
+from pyro_afslvm.objectives import KLScale, UnwatchedELBO
 
 
 class BoundLoss(nn.Module):
@@ -29,7 +29,7 @@ class BoundLoss(nn.Module):
         self.model = pair.model
         self.guide = pair.guide
         self.elbo = elbo or UnwatchedELBO()  # type: ignore[no-untyped-call]
-        self.latents = LatentScale(sites=getattr(pair.model, "sites", ("z",)))
+        self.latents = KLScale()
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
         loss: Tensor = self.elbo.differentiable_loss(  # type: ignore[attr-defined]

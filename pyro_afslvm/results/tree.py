@@ -120,7 +120,7 @@ def infer(
         frame = _Frame.of(x, draws, lengths)
         groups = _groups(draws, evidence, frame, exact=guide is None)
         if horizon:
-            future = _future(model, draws, x, frame, horizon=horizon, **options)
+            future = _future(model, draws, x, frame, horizon=horizon, lengths=lengths, **options)
             groups["posterior_predictive"] = {"x_future": future}
     tree = {name: _dataset(groups[name], frame) for name in GROUPS if name in groups}
     attrs = {"bound": "exact" if guide is None else "IWAE", "num_particles": num_particles}
@@ -253,17 +253,19 @@ def _future(
     horizon: int,
     num_draws: int,
     chunk: int,
+    lengths: "Tensor | None",
 ) -> _Variable:
-    from pyro_afslvm.results import particles
+    from pyro_afslvm.forecasting.futures import futures
 
-    shape = (num_draws, len(frame.x), horizon, *frame.x.shape[2:])
-    values = np.empty(shape, frame.x.dtype)
-    for length in np.unique(frame.lengths).tolist():  # no future may follow padding
-        rows = np.flatnonzero(frame.lengths == length)
-        latents = {s: z[:, rows, : length - frame.given] for s, z in draws.latents.items()}
-        values[:, rows] = particles.futures(
-            model, latents, x[rows, :length], horizon=horizon, chunk=chunk, num_draws=num_draws
-        )
+    def posterior(given: "Tensor | None", rows: Array) -> Callable[[range], dict[str, "Tensor"]]:
+        scored = (0 if given is None else given.shape[1]) - frame.given
+        latents = {site: z[:, rows, :scored] for site, z in draws.latents.items()}
+        return lambda samples: {site: z[samples].to(x.device) for site, z in latents.items()}
+
+    values = np.empty((num_draws, len(x), horizon, *x.shape[2:]), frame.x.dtype)
+    options: dict[str, Any] = {"horizon": horizon, "num_samples": num_draws, "chunk": chunk}
+    for future in futures(model, posterior, x, lengths=lengths, **options):
+        values[future.samples, future.rows] = future.sites["x_future"].cpu().numpy()
     dims = ("chain", "draw", "sequence", "time_future", *frame.dims)
     return _Variable(dims, values[None], "frames that follow each sequence's own last one", "1")
 

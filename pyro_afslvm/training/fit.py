@@ -12,9 +12,9 @@ from pyro.infer.util import torch_item, zero_grads
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from pyro_afslvm.models.base import split
+from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.programs import evaluating, no_guide
-from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
+from pyro_afslvm.objectives.annealing import KLScale, warmed_up
 from pyro_afslvm.training.errors import TrainingError
 
 
@@ -72,7 +72,7 @@ def fit(
     like = next(model.parameters(), data)
     scale = 1.0 / (min(batch_size, len(data)) * frames)
     adam = PyroOptim(torch.optim.Adam, {"lr": learning_rate}, {"clip_norm": clip_norm})
-    latents = LatentScale()
+    latents = KLScale()
     programs = [poutine.scale(latents(part), scale) for part in (model, guide or no_guide)]
     svi = SVI(programs[0], programs[1], adam, elbo or Trace_ELBO())
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
@@ -99,7 +99,7 @@ def _scored_frames(model: nn.Module, data: Tensor) -> int:
     context = int(getattr(model, "context_length", 0))
     frame_shape = getattr(model, "frame_shape", tuple(data.shape[2:]))
     for part in data.split(64):
-        split(part, frame_shape=frame_shape, context_length=context, lengths=None)
+        SequenceBatch.of(part, frame_shape=frame_shape, context_length=context)
     return data.shape[1] - context
 
 
