@@ -52,7 +52,7 @@ class _Entry:
     def owns(self, key: str) -> bool:
         """Whether what the store has there was put there by this module."""
         put = self.put.get(key)
-        return put is not None and put() is _params().get(key)
+        return put is not None and key in _params() and put() is _params()[key]
 
     @property
     def is_in_store(self) -> bool:
@@ -220,3 +220,5 @@ def _drop(key: str) -> None:
     store._constraints.pop(key, None)
     if store._param_to_name.get(parameter) == key:
         del store._param_to_name[parameter]
+        if others := [other for other, p in store._params.items() if p is parameter]:
+            store._param_to_name[parameter] = min(others)

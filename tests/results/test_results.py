@@ -25,7 +25,7 @@ from pyro_afslvm import (
 from pyro_afslvm.data import Protocol
 from pyro_afslvm.results import infer, to_arviz
 from pyro_afslvm.results.particles import evidence as estimate
-from tests.oracle.test_kalman import (
+from tests.support.kalman import (
     build,
     evidence,
     exact_posterior,
@@ -138,10 +138,10 @@ def test_densities_are_those_of_the_draws() -> None:
     z = torch.as_tensor(tree["posterior/z"].values[0])
     step = model.log_prob(x, z).detach()
     np.testing.assert_allclose(tree["log_likelihood/x_step"][0], step, rtol=1e-5, atol=1e-5)
-    parts = model.split(x)
-    joint = step.sum(-1) + model.latents(parts).log_prob(z).detach()
+    batch = model.batch(x)
+    joint = step.sum(-1) + model.transition_distribution(batch).log_prob(z).detach()
     np.testing.assert_allclose(tree["sample_stats/lp"][0], joint, rtol=1e-5, atol=1e-5)
-    log_q = guide.distribution(parts).log_prob(z).detach()
+    log_q = guide.distribution(batch).log_prob(z).detach()
     np.testing.assert_allclose(tree["sample_stats/log_q"][0], log_q, rtol=1e-5, atol=1e-5)
     bound = tree["sample_stats/lp"] - tree["sample_stats/log_q"]
     np.testing.assert_allclose(tree["sample_stats/bound"], bound)
