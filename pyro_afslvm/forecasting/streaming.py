@@ -75,11 +75,11 @@ class StreamingFilter:
             check_filter(model, guide, num_particles, resample_below)
             if guide is not None and type(guide).frame_context is ForwardGuide.frame_context:
                 raise TypeError(
-                    f"{type(guide).__name__} sees later frames, which a stream has not got yet: "
-                    "use a filtering guide"
+                    f"expected a filtering guide, got {type(guide).__name__}, which sees later "
+                    "frames: a stream has none yet"
                 )
         elif guide is not None:
-            raise TypeError("a flow has no latents: expected no guide")
+            raise TypeError("expected no guide, for a flow has no latents; got one")
         self.model, self.guide = model, guide
         self.num_particles, self.resample_below = num_particles, resample_below
         self.generator = generator

@@ -97,7 +97,7 @@ class ForwardGuide(nn.Module):
         raise NotImplementedError
 
     def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
-        """The context at one frame of which no later one is known: ``(*batch, features)``.
+        """Give the context at one frame, no later one of which is known: ``(*batch, features)``.
 
         Args:
             y: the noise behind the frame, ``(*batch, *frame_shape)``.
@@ -106,7 +106,9 @@ class ForwardGuide(nn.Module):
         Raises:
             TypeError: if this guide sees later frames.
         """
-        raise TypeError(f"{type(self).__name__} sees later frames, a stream has none yet")
+        raise TypeError(
+            f"expected a filtering guide, got {type(self).__name__}, which sees later frames"
+        )
 
     # one step after the other -----------------------------------------------------------
 
@@ -149,5 +151,6 @@ def check_guide(model: nn.Module, guide: ForwardGuide) -> None:
     """Refuse a guide that was made for another model: it would use that one's flow."""
     if guide.model is not model:
         raise ValueError(
-            "the guide was made for another model: make it, or copy it, together with this one"
+            "expected the guide of this model, got one that was made for another model: make it, "
+            "or copy it, together with this one"
         )

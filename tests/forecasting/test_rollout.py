@@ -208,6 +208,7 @@ def test_every_frame_is_encoded_once():
 def test_memory_is_flat_in_the_samples():
     program = """
 import resource, sys, torch
+from tests.support.guides import video
 from pyro_afslvm import rollout
 torch.set_num_threads(1)
 model, guide = video()
@@ -247,9 +248,9 @@ def test_bad_requests():
     refused("lengths must lie in 3..8, got 8..9", lengths=torch.tensor([8, 9, 8]))
     refused("expected 3 whole lengths", lengths=torch.tensor([8, 8]))
     refused("expected no lengths without x", x=None, lengths=torch.tensor([8]))
-    refused("expected a guide: this model has latents", guide=None)
+    refused("expected a guide, for this model has latents; got none", guide=None)
     refused("expected a guide with a site z, got sites", guide=lambda x: None)
-    refused("the guide was made for another model", guide=system("plain", "filtering").guide)
+    refused("made for another model", guide=system("plain", "filtering").guide)
     refused("temperature of at least 0, got inf", temperature=float("inf"))
     refused("x holds NaN or Inf", x=torch.full_like(x, float("nan")))
     refused("floating point numbers, got torch.int64", x=x.long())
@@ -260,7 +261,7 @@ def test_bad_requests():
 
 def test_a_flow_takes_no_guide_and_short_sequences():
     model, x = FlowModel(flow().double(), (SIZE,)), sequences()
-    with pytest.raises(ValueError, match="a flow has no latents"):
+    with pytest.raises(ValueError, match="expected no guide, for a flow has no latents; got one"):
         rollout(model, system("plain", "filtering").guide, x, horizon=2)
     lengths = torch.tensor([GIVEN, 8, 5])
     assert rollout(model, None, x, horizon=2, lengths=lengths).x_future.shape[1] == 3

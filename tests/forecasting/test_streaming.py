@@ -166,17 +166,21 @@ def test_an_odd_frame_stands_out():
 
 @pytest.mark.parametrize("guide", ["smoothing", "smoothing-iaf"])
 def test_a_smoothing_guide_is_refused(guide: str):
-    with pytest.raises(TypeError, match="SmoothingGuide sees later frames"):
+    with pytest.raises(
+        TypeError, match="got SmoothingGuide, which sees later frames"
+    ):
         StreamingFilter(*system("plain", guide))
-    with pytest.raises(TypeError, match="SmoothingGuide sees later frames"):
+    with pytest.raises(
+        TypeError, match="got SmoothingGuide, which sees later frames"
+    ):
         system("plain", guide).guide.frame_context(torch.zeros(1, SIZE))
 
 
 def test_what_does_not_fit():
     pair = system("plain", "filtering")
-    with pytest.raises(TypeError, match="a flow has no latents"):
+    with pytest.raises(TypeError, match="expected no guide, for a flow has no latents; got one"):
         StreamingFilter(flows()["1-AF"], pair.guide)
-    with pytest.raises(TypeError, match="needs an SLVM and a guide"):
+    with pytest.raises(TypeError, match="expected an SLVM and a guide"):
         StreamingFilter(pair.model, None)
     with pytest.raises(ValueError, match="at least 1 particle"):
         StreamingFilter(*pair, num_particles=0)
