@@ -83,11 +83,14 @@ def register(module: nn.Module) -> None:
     """
     restore(module)
     entry = _entries.get(module) or _enter(module, _unused(_name(module)))
+    params = _params()
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
-            _put(entry, f"{entry.name}.{key}", parameter)
-            pyro.param(f"{entry.name}.{key}")
-    entry.size = len(_params())
+            name = f"{entry.name}.{key}"
+            if params.get(name) is not parameter:
+                _put(entry, name, parameter)
+            pyro.param(name)
+    entry.size = len(params)
 
 
 @torch.no_grad()
@@ -195,11 +198,10 @@ def _copy(name: str, parameter: nn.Parameter) -> None:
 def _put(entry: _Entry, key: str, parameter: nn.Parameter) -> None:
     """Put this very tensor into the store, which keeps what came first, or a contiguous copy."""
     store = pyro.get_param_store()
-    if store._params.get(key) is not parameter:
-        if key in store:
-            _drop(key)
-        store._constraints[key] = dist.constraints.real
-        store._params[key] = parameter
+    if key in store:
+        _drop(key)
+    store._constraints[key] = dist.constraints.real
+    store._params[key] = parameter
     # of a network that is shared the first in the alphabet, in every process
     store._param_to_name[parameter] = min(key, store._param_to_name.get(parameter, key))
     entry.put[key] = weakref.ref(parameter)

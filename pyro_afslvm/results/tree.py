@@ -43,8 +43,8 @@ def infer(
     r"""Posterior, evidence and forecasts of every sequence, in the groups of ArviZ.
 
     ``posterior``
-        ``z``, draws from the guide (chain, draw, sequence, time, latent); no such group
-        without a guide.
+        ``z``, draws from the guide (chain, draw, sequence, time, latent), and other latents with
+        dimensions of their own; no such group without a guide.
     ``posterior_predictive``
         ``x_future`` (chain, draw, sequence, time_future, ...), each draw following that draw
         of z; only with a horizon. Where a sequence ends earlier, its future does too.
@@ -220,14 +220,21 @@ def _groups(
     if draws.latents:
         groups["posterior"] = {
             site: _Variable(
-                (*per_draw, "time", "latent" if site == "z" else f"latent_{site}"),
-                frame.hidden(values.numpy(), 1)[None],
+                (*per_draw, "time", *_latent_dims(site, values.ndim - 3)),
+                frame.hidden(values.numpy(), values.ndim - 3)[None],
                 f"{site} ~ q({site} | x)",
                 "1",
             )
             for site, values in draws.latents.items()
         }
     return groups
+
+
+def _latent_dims(site: str, event: int) -> tuple[str, ...]:
+    """Names of the dimensions of a latent of one frame."""
+    if event == 1:
+        return ("latent" if site == "z" else f"latent_{site}",)
+    return tuple(f"latent_{site}_{axis}" for axis in range(event))
 
 
 def _data(frame: _Frame) -> dict[str, dict[str, _Variable]]:

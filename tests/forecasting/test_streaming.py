@@ -166,13 +166,9 @@ def test_an_odd_frame_stands_out():
 
 @pytest.mark.parametrize("guide", ["smoothing", "smoothing-iaf"])
 def test_a_smoothing_guide_is_refused(guide: str):
-    with pytest.raises(
-        TypeError, match="got SmoothingGuide, which sees later frames"
-    ):
+    with pytest.raises(TypeError, match="got SmoothingGuide, which sees later frames"):
         StreamingFilter(*system("plain", guide))
-    with pytest.raises(
-        TypeError, match="got SmoothingGuide, which sees later frames"
-    ):
+    with pytest.raises(TypeError, match="got SmoothingGuide, which sees later frames"):
         system("plain", guide).guide.frame_context(torch.zeros(1, SIZE))
 
 
