@@ -78,13 +78,12 @@ class Walk(SequenceModel):
     def joint(self, batch: SequenceBatch) -> None:
         before = torch.cat([batch.history, batch.targets[:, :-1]], 1)
         x = dist.Normal(before, self.log_scale.exp()).to_event(2)
-        pyro.sample("x", x.mask(True) if batch.mask is None else x, obs=batch.targets)
+        pyro.sample("x", x, obs=batch.targets)
 
     def future(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
         shape = (horizon, *self.frame_shape)
-        moves = pyro.sample(
-            "moves", dist.Normal(torch.zeros(shape), self.log_scale.exp()).to_event(2)
-        )
+        move = dist.Normal(torch.zeros(shape), self.log_scale.exp()).to_event(2)
+        moves = pyro.sample("moves", move)
         return pyro.deterministic("x_future", x[:, -1:] + moves.cumsum(-2), event_dim=2)
 
 

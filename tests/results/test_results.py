@@ -20,6 +20,8 @@ from pyro_afslvm import (
     FilteringGuide,
     FlowModel,
     MLPConditioner,
+    ResNetVAE,
+    ResNetVAEGuide,
     TemporalAffine,
 )
 from pyro_afslvm.data import Protocol
@@ -127,6 +129,19 @@ def test_video_has_named_axes() -> None:
         **{"chain": 1, "draw": 3, "sequence": 2, "time_future": 2},
         **{"channel": 1, "height": 4, "width": 5},
     }
+
+
+def test_latents_of_images_have_dimensions_of_their_own() -> None:
+    model = ResNetVAE((1, 8, 8), layers=(1, 1), channels=2, width=4)
+    guide = ResNetVAEGuide(model, iaf_hidden=(4,), context_channels=3)
+    x = torch.rand(3, 2, 1, 8, 8).round()
+    tree = infer(model, guide, x, num_samples=4, horizon=2)
+    assert set(tree["posterior"].data_vars) == {"z_2", "z_1"}
+    assert dict(tree["posterior/z_1"].sizes) == {
+        **{"chain": 1, "draw": 4, "sequence": 3, "time": 2},
+        **{"latent_z_1_0": 2, "latent_z_1_1": 4, "latent_z_1_2": 4},
+    }
+    assert tree["posterior_predictive/x_future"].sizes["time_future"] == 2
 
 
 # ---- the numbers ----
