@@ -65,7 +65,7 @@ def futures(
 def _follow(
     model: Callable[..., Any], x: Tensor | None, batch: int, horizon: int, temperature: float
 ) -> Follow:
-    """Look at frames that are given; the result samples what follows them and their latents."""
+    """Look at frames that are given; give what samples the future of them and their latents."""
     if isinstance(model, SequenceModel) and model.eps_size:
         return _by_steps(model, x, batch, horizon, temperature)
     return _by_program(model, x, horizon)
@@ -106,7 +106,7 @@ def _by_program(model: Callable[..., Any], x: Tensor | None, horizon: int) -> Fo
 def _of_one_length(
     x: Tensor | None, lengths: Tensor | None
 ) -> Iterator[tuple[Rows, Tensor | None]]:
-    """Places of the sequences of one length, and these sequences: no future follows padding."""
+    """Group sequences by length, for no future follows padding: their places, and themselves."""
     if x is None:
         yield np.arange(1), None
         return

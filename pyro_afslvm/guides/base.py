@@ -113,11 +113,11 @@ class ForwardGuide(nn.Module):
     # one step after the other -----------------------------------------------------------
 
     def initial_state(self, batch_shape: Any) -> Any:
-        """The state from which :meth:`step` gives the first latents."""
+        """Give the state from which :meth:`step` draws the first latents."""
         return self.posterior.initial_state(batch_shape)
 
     def step(self, eps: Tensor, state: Any, *, context: Tensor) -> Proposal:
-        """Latents of one step, from N(0, I) draws ``(*batch, latent_size)``."""
+        """Make the latents of one step from N(0, I) draws ``(*batch, latent_size)``."""
         z, log_scale, state = self.posterior.step(eps, state, context=context)
         log_prob = standard_normal(eps.shape[-1:], eps).log_prob(eps) - log_scale.sum(-1)
         if self.iaf is not None:

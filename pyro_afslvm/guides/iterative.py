@@ -84,7 +84,7 @@ class IterativeGuide(ForwardGuide):
 
 
 class StepContext(NamedTuple):
-    """What the latents of a step are found from, beside those before."""
+    """The inputs of a step's updates, beside the latents before it."""
 
     y: Tensor  # the noise behind the frame, (*batch, *frame_shape)
     past: Tensor | None  # the summary of a model's memory, (*batch, features)
@@ -120,7 +120,7 @@ class _State(NamedTuple):
 
 
 class _IterativeConditioner(Conditioner):
-    """Shift and log-scale of the next latents, from the prior's by updates."""
+    """Conditioner that improves the prior's shift and log-scale by updates."""
 
     def __init__(self, model: SLVM, hidden: tuple[int, ...]) -> None:
         size = model.latent_size

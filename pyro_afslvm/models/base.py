@@ -1,4 +1,4 @@
-"""What the generative models of this library share: a Pyro program over sequences of frames."""
+"""The base class of generative models: a Pyro program over batches of sequences."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -179,13 +179,13 @@ class SequenceModel(nn.Module):
         raise NotImplementedError
 
     def given(self, x: Tensor) -> Any:
-        """What the model keeps of frames ``(batch, T, *frame_shape)``, each looked at once."""
+        """Look at frames ``(batch, T, *frame_shape)`` once; give what the model keeps of them."""
         raise self._without_steps()
 
     def initial_state(
         self, batch_shape: torch.Size, *, given: Any = None, z: Tensor | None = None
     ) -> Any:
-        """The state from which :meth:`step` gives the next frame.
+        """Give the state from which :meth:`step` makes the next frame.
 
         Args:
             batch_shape: of the frames to come, ``(*particles, batch)``.
@@ -195,7 +195,7 @@ class SequenceModel(nn.Module):
         raise self._without_steps()
 
     def step(self, eps: Tensor, state: Any) -> tuple[Simulated, Any]:
-        """The next frame and the state after it, from N(0, I) draws ``(*batch, eps_size)``."""
+        """Make the next frame from N(0, I) draws ``(*batch, eps_size)``; give the next state too."""
         raise self._without_steps()
 
     def _without_steps(self) -> TypeError:
@@ -206,7 +206,7 @@ class SequenceModel(nn.Module):
 
 
 def simulate(model: SequenceModel, eps: Tensor, state: Any) -> Simulated:
-    """Frames (and latents) that follow a state, at a cost per frame that does not grow.
+    """Make the frames (and latents) that follow a state, at a cost per frame that does not grow.
 
     Args:
         model: a model with steps.
@@ -234,7 +234,7 @@ def check_flow(flow: TemporalTransform, frame_shape: tuple[int, ...]) -> None:
 
 
 def check_context(flow: TemporalTransform | None, context_length: int | None) -> int:
-    """Frames that are given: so many, or as few as the flow needs; refuse fewer."""
+    """Give the number of frames before the scored ones, as few as the flow needs by default."""
     needed = 0 if flow is None else flow.context_length
     if context_length is not None and context_length < needed:
         raise ValueError(
@@ -244,9 +244,8 @@ def check_context(flow: TemporalTransform | None, context_length: int | None) ->
 
 
 def context_length(program: Any) -> int:
-    """Frames that a model is given and does not score.
+    """Number of frames that a program is given and does not score.
 
-    A Pyro program of the user's own is given as many as its attribute of this name says, none
-    without one.
+    That of a Pyro program of the user's own is its attribute of this name, or 0.
     """
     return int(getattr(program, "context_length", 0))

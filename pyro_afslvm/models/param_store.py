@@ -1,4 +1,4 @@
-"""A module's parameters in Pyro's param store.
+"""Registration of a module's parameters in Pyro's param store.
 
 A module stands in the store under its class and a digest of its parameters' names and shapes,
 such as ``SLVM_1f0c9a27``, whatever else was made before it. So a store, and the state of a

@@ -18,7 +18,7 @@ from pyro_afslvm.transforms import TemporalTransform, check_size, compose
 
 
 class SLVMState(NamedTuple):
-    """Where sampling stands: what each part keeps of the past."""
+    """The state of sampling: what each part keeps of the past."""
 
     prior: Any
     flow: Any
@@ -26,7 +26,7 @@ class SLVMState(NamedTuple):
 
 
 class GivenFrames(NamedTuple):
-    """What the parts of a model keep of frames that are given."""
+    """The state of each part after frames that are given."""
 
     flow: Any
     memory: HistoryState | None

@@ -56,17 +56,17 @@ class HistoryEncoder(nn.Module):
         return self._run(self._codes(y.narrow(len(batch), 0, length - 1), batch), None)[0]
 
     def initial_state(self, batch_shape: torch.Size) -> HistoryState:
-        """The summary for the first frame."""
+        """Give the state for the first frame."""
         summary, hidden = self._run(self._codes(None, batch_shape), None)
         return HistoryState(summary[..., -1, :], hidden)
 
     def absorb(self, y: Tensor) -> tuple[Tensor, HistoryState]:
-        """As :meth:`forward`, with the summary for the frame after the last."""
+        """Summarize as :meth:`forward`; give the state for the frame after the last too."""
         summary, hidden = self._run(self._codes(y, self._time(y)[1]), None)
         return summary[..., :-1, :], HistoryState(summary[..., -1, :], hidden)
 
     def step(self, y: Tensor, state: HistoryState) -> HistoryState:
-        """The summary for the frame after ``y`` ``(*batch, *frame_shape)``."""
+        """Give the state for the frame after ``y`` ``(*batch, *frame_shape)``."""
         codes = self._encode(y).unsqueeze(-2)
         summary, hidden = self._run(codes, state.hidden)
         return HistoryState(summary[..., -1, :], hidden)

@@ -1,4 +1,4 @@
-"""The bound as one torch module, and what it needs of the data."""
+"""The bound as one torch module, and a check of the data."""
 
 from typing import Any
 

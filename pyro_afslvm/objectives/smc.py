@@ -203,7 +203,7 @@ def systematic(log_weights: Tensor, generator: torch.Generator | None = None) ->
 
 
 def check_filter(model: Any, guide: Any, num_particles: int, resample_below: float) -> None:
-    """Refuse what has no steps to filter by."""
+    """Refuse a model or a guide without steps, and numbers out of range."""
     if not isinstance(model, SLVM) or not isinstance(guide, ForwardGuide):
         raise TypeError(
             "expected an SLVM and a guide that samples forward in time for a particle filter, got "

@@ -1,4 +1,4 @@
-"""What inference finds, as one tree of labelled arrays."""
+"""Inference, and its findings as one tree of labelled arrays."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -155,7 +155,7 @@ class _Frame(NamedTuple):
         return FRAME_DIMS[self.x.ndim - 2]
 
     def hidden(self, values: Array, event: int) -> Array:
-        """NaN where a sequence has ended; values ``(..., batch, T, *event)``."""
+        """Put NaN where a sequence has ended; values ``(..., batch, T, *event)``."""
         mask = self.mask.reshape(*self.mask.shape, *[1] * event)
         return np.where(mask, values, values.dtype.type(np.nan))
 
