@@ -75,7 +75,7 @@ def problem(recipe: str, *, batch: int, size: int, scored: int, seed: int = 0) -
     x = moving_discs(batch, crop_length(pair.model, scored), size)
     steps = x.shape[1] - pair.model.context_length
     noise = torch.randn(batch, steps, getattr(pair.model, "latent_size", 1))
-    return Problem(pair, x, noise, torch.randn(batch, scored, pair.model.noise_size))
+    return Problem(pair, x, noise, torch.randn(batch, scored, pair.model.eps_size))
 
 
 def moving_discs(batch: int, frames: int, size: int) -> Tensor:

@@ -18,7 +18,7 @@ from pyro_afslvm.models.programs import evaluating
 
 @torch.no_grad()
 def following(pair: Pair, x: Tensor, precision: Precision) -> Callable[[Tensor], Tensor]:
-    """Noise ``(batch, horizon, noise_size)`` to the frames that follow ``x``."""
+    """Noise ``(batch, horizon, eps_size)`` to the frames that follow ``x``."""
     model, guide = pair
     with evaluating(model, guide), autocast(x.device, precision):
         z = None if guide is None else guide(x)
@@ -36,7 +36,7 @@ def following(pair: Pair, x: Tensor, precision: Precision) -> Callable[[Tensor],
 def sampling(pair: Pair, x: Tensor, horizon: int, precision: Precision) -> Callable[[], Tensor]:
     """Draws the frames that follow ``x`` from the library."""
     sample = following(pair, x, precision)
-    size = (len(x), horizon, int(pair.model.noise_size))
+    size = (len(x), horizon, int(pair.model.eps_size))
     return lambda: sample(torch.randn(size, dtype=x.dtype, device=x.device))
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pyro_afslvm.models.vae import ResNetVAEGuide as ResNetVAEGuide
     from pyro_afslvm.models.vae import VAEGuide as VAEGuide
     from pyro_afslvm.networks.history_encoder import FrameMemory as FrameMemory
+    from pyro_afslvm.networks.history_encoder import HistoryEncoder as HistoryEncoder
     from pyro_afslvm.training.fit import fit as fit
     from pyro_afslvm.transforms import ConvConditioner as ConvConditioner
     from pyro_afslvm.transforms import InverseAutoregressive as InverseAutoregressive
@@ -44,6 +45,7 @@ _HOME = {
     "FilteringGuide": "guides",
     "FlowModel": "models.flow",
     "FrameMemory": "networks.history_encoder",
+    "HistoryEncoder": "networks.history_encoder",
     "InverseAutoregressive": "transforms",
     "IterativeGuide": "guides",
     "LSTMConditioner": "transforms",

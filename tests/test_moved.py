@@ -11,7 +11,7 @@ NAMES = {  # what recipes in the wild import
     "flow": ["FlowModel", "simulate"],
     "layers": ["convolution"],
     "loss": ["BoundLoss", "crop_length"],
-    "memory": ["FrameMemory"],
+    "memory": ["FrameMemory", "HistoryEncoder"],
     "pair": ["Pair"],
     "programs": ["register", "evaluating", "check_shape", "split"],
     "residual": ["ResidualEncoder", "MaskedConv2d"],

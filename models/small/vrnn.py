@@ -8,7 +8,7 @@ of the frames before beside z_t, where the original shows it one of the latents 
 from pyro_afslvm import (
     SLVM,
     FilteringGuide,
-    FrameMemory,
+    HistoryEncoder,
     LSTMConditioner,
     Pair,
     TemporalAffine,
@@ -23,7 +23,7 @@ STEPS = 2000
 
 def build(frame_shape: tuple[int, ...] = (1, 32, 32), *, latent_size: int = 32) -> Pair:
     """Model and filtering guide."""
-    memory = FrameMemory(ConvEncoder(frame_shape, features=64, width=16), hidden=64)
+    memory = HistoryEncoder(ConvEncoder(frame_shape, features=64, width=16), hidden=64)
     prior = LSTMConditioner(
         latent_size,
         hidden=64,

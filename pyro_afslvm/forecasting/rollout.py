@@ -1,7 +1,7 @@
 """Forecasts of any number of samples, a few at a time."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.data import software_versions
+from pyro_afslvm.forecasting.futures import Draw, futures
 from pyro_afslvm.guides.base import ForwardGuide, check_guide
-from pyro_afslvm.models.base import Simulated, simulate
 from pyro_afslvm.models.checks import check_latents, check_lengths, check_shape, check_values
 from pyro_afslvm.models.flow import FlowModel
 from pyro_afslvm.models.programs import evaluating, one_line_errors
@@ -54,7 +54,7 @@ def rollout(
         x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
         horizon: frames to sample.
         num_samples: futures of each sequence.
-        temperature: standard deviation of the noise of future latents and frames; 0 for the
+        temperature: factor of the N(0, I) draws behind future latents and frames; 0 for the
             mode of every step, 1 for samples of the model. The latents of ``x`` are drawn from
             the guide whatever it is.
         chunk: samples at a time.
@@ -66,6 +66,7 @@ def rollout(
         and for a model with latents ``z_future``.
 
     Raises:
+        TypeError: for another model.
         ValueError: for a horizon below 1, no samples or chunks of none, a negative temperature,
             lengths out of range, or data or a guide the model refuses.
     """
@@ -75,19 +76,18 @@ def rollout(
         if seed is not None:
             pyro.set_rng_seed(seed)
         arrays = _empty(model, num_samples, 1 if x is None else len(x), horizon)
-        example = next(model.parameters(), torch.empty(())) if x is None else x
-        like: dict[str, Any] = {"dtype": example.dtype, "device": example.device}
-        for rows, prefix in _groups(x, lengths):
-            given = None if prefix is None else model.given(prefix)
-            posterior = _posterior(model, guide, prefix)
-            for first in range(0, num_samples, chunk):
-                batch_shape = torch.Size((min(chunk, num_samples - first), len(rows)))
-                z = None if posterior is None else posterior(batch_shape)
-                state = model.initial_state(batch_shape, given=given, z=z)
-                noise = temperature * torch.randn(*batch_shape, horizon, model.noise_size, **like)
-                for name, value in _sites(simulate(model, noise, state)):
-                    chosen = slice(first, first + batch_shape[0])
-                    arrays[name][chosen, rows] = value.float().cpu().numpy()
+        for future in futures(
+            model,
+            lambda given, rows: _posterior(model, guide, given, len(rows)),
+            x,
+            horizon=horizon,
+            num_samples=num_samples,
+            chunk=chunk,
+            temperature=temperature,
+            lengths=lengths,
+        ):
+            for name, array in arrays.items():
+                array[future.samples, future.rows] = future.sites[name].float().cpu().numpy()
         return _dataset(arrays, temperature)
 
 
@@ -106,9 +106,11 @@ def _check(
     x: Tensor | None,
     lengths: Tensor | None,
 ) -> Tensor | None:
-    """The lengths as a tensor, once model, guide and data are seen to fit."""
+    """Refuse a model, guide and data that do not fit; give the lengths as a tensor."""
+    if not isinstance(model, FlowModel | SLVM):
+        raise TypeError(f"expected a FlowModel or an SLVM, got {type(model).__name__}")
     if isinstance(model, FlowModel) and guide is not None:
-        raise ValueError("a flow has no latents: expected no guide")
+        raise ValueError("expected no guide, for a flow has no latents; got one")
     if isinstance(guide, ForwardGuide):
         check_guide(model, guide)
     if x is None:
@@ -125,41 +127,26 @@ def _check(
     return lengths
 
 
-def _groups(
-    x: Tensor | None, lengths: Tensor | None
-) -> Iterator[tuple["NDArray[np.intp]", Tensor | None]]:
-    """Rows of the sequences of one length, and these sequences."""
-    if x is None:
-        yield np.arange(1), None
-        return
-    if lengths is None:
-        yield np.arange(len(x)), x
-        return
-    for length in lengths.unique().tolist():
-        rows = (lengths == length).nonzero().squeeze(-1)
-        yield rows.cpu().numpy(), x[rows.to(x.device), :length]
-
-
 def _posterior(
-    model: FlowModel | SLVM, guide: Callable[..., Any] | None, x: Tensor | None
-) -> Callable[[torch.Size], Tensor] | None:
-    """Draws latents of the frames that are given, which are encoded here, once."""
+    model: FlowModel | SLVM, guide: Callable[..., Any] | None, x: Tensor | None, batch: int
+) -> Draw:
+    """Give what draws latents of the frames that are given, which are encoded here, once."""
     if isinstance(model, FlowModel) or x is None:
-        return None
+        return lambda samples: {}
     if guide is None:
-        raise ValueError("expected a guide: this model has latents")
+        raise ValueError("expected a guide, for this model has latents; got none")
     sites = _stochastic(guide, x)
     if "z" not in sites:
         raise ValueError(f"expected a guide with a site z, got sites {sorted(sites)}")
     check_latents(sites["z"]["value"], x.shape[1] - model.context_length, model.latent_size)
     if list(sites) == ["z"]:
         q = sites["z"]["fn"]
-        return lambda batch_shape: q.expand(batch_shape).sample()
+        return lambda samples: {"z": q.expand((len(samples), batch)).sample()}
 
-    def again(batch_shape: torch.Size) -> Tensor:
-        with pyro.plate("particles", batch_shape[0], dim=-2):
+    def again(samples: range) -> dict[str, Tensor]:
+        with pyro.plate("particles", len(samples), dim=-2):
             z: Tensor = _stochastic(guide, x)["z"]["value"]
-        return z.expand(*batch_shape, *z.shape[-2:])
+        return {"z": z.expand(len(samples), batch, *z.shape[-2:])}
 
     return again
 
@@ -168,12 +155,6 @@ def _stochastic(guide: Callable[..., Any], x: Tensor) -> dict[str, Any]:
     trace = poutine.trace(guide).get_trace(x)
     sites: dict[str, Any] = {name: trace.nodes[name] for name in trace.stochastic_nodes}
     return {name: site for name, site in sites.items() if not site_is_subsample(site)}
-
-
-def _sites(future: Simulated) -> Iterator[tuple[str, Tensor]]:
-    yield "x_future", future.x
-    if future.z is not None:
-        yield "z_future", future.z
 
 
 def _empty(

@@ -11,7 +11,7 @@ from pyro_afslvm.models.checks import check_shape, check_values
 from pyro_afslvm.models.flow import FlowModel
 from pyro_afslvm.models.programs import evaluating
 from pyro_afslvm.models.slvm import SLVM
-from pyro_afslvm.networks.history_encoder import MemoryState
+from pyro_afslvm.networks.history_encoder import HistoryState
 from pyro_afslvm.objectives.smc import Particles, advance, check_filter, draw, resample, start
 from pyro_afslvm.transforms import Prediction
 
@@ -24,7 +24,7 @@ class Forecast(NamedTuple):
 
 
 class FilterUpdate(NamedTuple):
-    """What is known after a frame; nothing but the forecast while the context fills."""
+    """Estimates after a frame; while the context fills, the forecast at most."""
 
     log_likelihood: Tensor  # log p(x_t | x_<t) in nats, (batch,), float64; NaN for the context
     z: Tensor | None  # particles of the latents, (num_particles, batch, latent_size)
@@ -45,8 +45,8 @@ class StreamingFilter:
         guide: a filtering guide for it, ``None`` for a flow.
         num_particles: of the filter; 1 gives the terms of the bound.
         resample_below: as in :func:`~pyro_afslvm.objectives.smc`.
-        generator: of the filter's noise. Forecasts, and the updates of an iterative guide,
-            draw from torch's own.
+        generator: of the filter's N(0, I) draws. Forecasts, and the updates of an iterative
+            guide, draw from torch's own.
 
     Raises:
         TypeError: for a guide that needs later frames, or a model it cannot filter.
@@ -75,11 +75,11 @@ class StreamingFilter:
             check_filter(model, guide, num_particles, resample_below)
             if guide is not None and type(guide).frame_context is ForwardGuide.frame_context:
                 raise TypeError(
-                    f"{type(guide).__name__} sees later frames, which a stream has not got yet: "
-                    "use a filtering guide"
+                    f"expected a filtering guide, got {type(guide).__name__}, which sees later "
+                    "frames: a stream has none yet"
                 )
         elif guide is not None:
-            raise TypeError("a flow has no latents: expected no guide")
+            raise TypeError("expected no guide, for a flow has no latents; got one")
         self.model, self.guide = model, guide
         self.num_particles, self.resample_below = num_particles, resample_below
         self.generator = generator
@@ -113,7 +113,7 @@ class StreamingFilter:
         return self._filter(y, log_det)
 
     def _fill(self, frame: Tensor) -> FilterUpdate:
-        """Frames of the context, which are not scored."""
+        """Take in a frame of the context, which is not scored."""
         if self._context and frame.shape != self._context[0].shape:
             raise _other_streams(self._context[0], frame)
         self._context.append(frame)
@@ -142,9 +142,9 @@ class StreamingFilter:
         assert guide is not None
         assert latents is not None
         past = None if latents.memory is None else latents.memory.summary
-        noise = draw(model, self.num_particles, y, self.generator)
+        eps = draw(model, self.num_particles, y, self.generator)
         context = guide.frame_context(y, past)
-        filtered, particles = advance(model, guide, latents.particles, y, context, past, noise)
+        filtered, particles = advance(model, guide, latents.particles, y, context, past, eps)
         particles = resample(particles, filtered, self.resample_below, self.generator)
         kept = latents.memory
         if model.memory is not None and kept is not None:
@@ -158,15 +158,15 @@ class StreamingFilter:
         )
 
     def _forecast(self) -> Forecast:
-        """Moments of the next frame, over the particles and one draw of z for each."""
+        """Find the moments of the next frame, over particles and one draw of z for each."""
         frames, latents, model = self._frames, self._latents, self.model
         assert frames is not None
         if isinstance(model, FlowModel) or latents is None:
             return frames.moments(torch.zeros_like(frames.like), torch.ones_like(frames.like))
         particles = latents.particles
         past = None if latents.memory is None else latents.memory.summary
-        noise = draw(model, self.num_particles, frames.like, None)
-        z = model.prior.step(noise, particles.prior, context=past)[0]
+        eps = draw(model, self.num_particles, frames.like, None)
+        z = model.prior.step(eps, particles.prior, context=past)[0]
         location, scale = model.decode(z, past)
         weights = particles.log_weights.exp().to(location)
         weights = weights.reshape(*weights.shape, *[1] * len(model.frame_shape))
@@ -176,14 +176,14 @@ class StreamingFilter:
 
 
 class _Latents(NamedTuple):
-    """Particles, and what the model keeps of the frames."""
+    """Particles, and the state of the model's memory."""
 
     particles: Particles
-    memory: MemoryState | None
+    memory: HistoryState | None
 
 
 class _Frames(NamedTuple):
-    """Where the flow stands: a prediction of the next frame."""
+    """The state of the flow: its prediction of the next frame."""
 
     like: Tensor  # the last frame
     predicted: Prediction | None  # None without a flow
@@ -193,7 +193,7 @@ class _Frames(NamedTuple):
         return cls(like, None if flow is None else flow.predict(like, state))
 
     def absorb(self, flow: Any, frame: Tensor) -> tuple[Tensor, Tensor, "_Frames"]:
-        """Noise and log det of the frame, and the prediction of the one after it."""
+        """Give noise and log det of the frame, and the prediction of the one after it."""
         if self.predicted is None:
             return frame, frame.new_zeros(len(frame), dtype=torch.float64), _Frames(frame, None)
         y, log_scale, state = flow.absorb(frame, self.predicted)
@@ -201,7 +201,7 @@ class _Frames(NamedTuple):
         return y, log_det, _Frames.expect(flow, frame, state)
 
     def moments(self, mean: Tensor, scale: Tensor) -> Forecast:
-        """Of the frame, from those of its noise."""
+        """Turn the moments of its noise into those of the frame."""
         if self.predicted is None:
             return Forecast(mean, scale)
         spread = self.predicted.log_scale.exp()

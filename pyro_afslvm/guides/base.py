@@ -1,4 +1,4 @@
-"""What guides share: a posterior that samples forward in time, with or without IAF on top."""
+"""Posteriors that sample forward in time, with or without IAF on top: the base of guides."""
 
 from typing import Any, NamedTuple
 
@@ -7,9 +7,9 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_afslvm.distributions import across_time, standard_normal
-from pyro_afslvm.models.base import Split
+from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.checks import check_horizon
-from pyro_afslvm.models.param_store import register
+from pyro_afslvm.models.param_store import register, restore
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import InverseAutoregressive, TemporalTransform, check_size
 from pyro_afslvm.transforms.iaf.vectors import check_iaf
@@ -30,7 +30,7 @@ class ForwardGuide(nn.Module):
         z_t = f_{\mathrm{IAF}}(u_t; h_t), \quad u_t = \mu(u_{<t}, h_{\le t}) +
         \sigma(u_{<t}, h_{\le t}) \odot \epsilon_t
 
-    :math:`h_t` is the :meth:`context` that a subclass makes of the frames, filtering or
+    :math:`h_t` is the :meth:`context` that a subclass makes of the frames, filtering (Eq. 19) or
     smoothing. Without IAF z is u, Gaussian given the past.
 
     Args:
@@ -40,6 +40,8 @@ class ForwardGuide(nn.Module):
 
     Raises:
         ValueError: if a part is not of the model's latents.
+
+    Source: Marino et al., Eq. 19; for IAF Kingma et al., arXiv:1606.04934.
     """
 
     def __init__(
@@ -73,29 +75,29 @@ class ForwardGuide(nn.Module):
         check_horizon(x, horizon, lengths)
         if x is None:
             return None
-        parts = self.model.split(x, lengths)
-        with pyro.plate("sequence", parts.batch, dim=-1):
-            z: Tensor = pyro.sample("z", self.distribution(parts))
+        with self.model.plate(x):
+            z: Tensor = pyro.sample("z", self.distribution(self.model.batch(x, lengths)))
             return z
 
-    def distribution(self, parts: Split) -> dist.TorchDistribution:
-        """q(z | x): event ``(T, latent_size)``."""
-        shape = (parts.values.shape[1], self.model.latent_size)
-        base = standard_normal(shape, parts.values).expand([parts.batch])
-        context = self.context(parts)
-        forward = self.posterior.condition(context=context, mask=parts.mask)
+    def distribution(self, batch: SequenceBatch) -> dist.TorchDistribution:
+        """q(z | x), Eq. 19: event ``(T, latent_size)``."""
+        restore(self)
+        shape = (batch.targets.shape[1], self.model.latent_size)
+        base = standard_normal(shape, batch.targets).expand([batch.size])
+        context = self.context(batch)
+        forward = self.posterior.condition(context=context, mask=batch.mask)
         if self.iaf is None:
             return across_time(base, forward)
-        return across_time(base, forward, self.iaf.condition(context, mask=parts.mask))
+        return across_time(base, forward, self.iaf.condition(context, mask=batch.mask))
 
     # what a guide defines ---------------------------------------------------------------
 
-    def context(self, parts: Split) -> Tensor:
-        """What the posterior sees of the frames at each of them: ``(batch, T, features)``."""
+    def context(self, batch: SequenceBatch) -> Tensor:
+        """Give what the posterior sees of the frames at each of them: ``(batch, T, features)``."""
         raise NotImplementedError
 
     def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
-        """The context at one frame of which no later one is known: ``(*batch, features)``.
+        """Give the context at one frame, no later one of which is known: ``(*batch, features)``.
 
         Args:
             y: the noise behind the frame, ``(*batch, *frame_shape)``.
@@ -104,18 +106,20 @@ class ForwardGuide(nn.Module):
         Raises:
             TypeError: if this guide sees later frames.
         """
-        raise TypeError(f"{type(self).__name__} sees later frames, a stream has none yet")
+        raise TypeError(
+            f"expected a filtering guide, got {type(self).__name__}, which sees later frames"
+        )
 
     # one step after the other -----------------------------------------------------------
 
     def initial_state(self, batch_shape: Any) -> Any:
-        """The state from which :meth:`step` gives the first latents."""
+        """Give the state from which :meth:`step` draws the first latents."""
         return self.posterior.initial_state(batch_shape)
 
-    def step(self, noise: Tensor, state: Any, *, context: Tensor) -> Proposal:
-        """Latents of one step, from N(0, I) noise ``(*batch, latent_size)``."""
-        z, log_scale, state = self.posterior.step(noise, state, context=context)
-        log_prob = standard_normal(noise.shape[-1:], noise).log_prob(noise) - log_scale.sum(-1)
+    def step(self, eps: Tensor, state: Any, *, context: Tensor) -> Proposal:
+        """Make the latents of one step from N(0, I) draws ``(*batch, latent_size)``."""
+        z, log_scale, state = self.posterior.step(eps, state, context=context)
+        log_prob = standard_normal(eps.shape[-1:], eps).log_prob(eps) - log_scale.sum(-1)
         if self.iaf is not None:
             transform, u = self.iaf.condition(context), z
             z = transform(u)
@@ -124,7 +128,7 @@ class ForwardGuide(nn.Module):
 
 
 def encoded(encoder: nn.Module, y: Tensor, frame_shape: tuple[int, ...], expected: int) -> Tensor:
-    """The features of frames, from an encoder that was made for their size.
+    """Encode frames, with an encoder that must have been made for their size.
 
     Raises:
         ValueError: if it was not.
@@ -134,11 +138,11 @@ def encoded(encoder: nn.Module, y: Tensor, frame_shape: tuple[int, ...], expecte
     except RuntimeError as error:
         if "shapes cannot be multiplied" not in str(error) and "to have" not in str(error):
             raise
-        raise ValueError(f"the encoder was not made for frames of {frame_shape}") from None
+        raise ValueError(f"expected an encoder of frames {frame_shape}, got another") from None
     if features.shape[-1] != expected:
         raise ValueError(
-            f"the encoder was not made for frames of {frame_shape}: it gave {features.shape[-1]} "
-            f"features and not {expected}"
+            f"expected an encoder of frames {frame_shape} with {expected} features, got one with "
+            f"{features.shape[-1]}"
         )
     return features
 
@@ -147,5 +151,6 @@ def check_guide(model: nn.Module, guide: ForwardGuide) -> None:
     """Refuse a guide that was made for another model: it would use that one's flow."""
     if guide.model is not model:
         raise ValueError(
-            "the guide was made for another model: make it, or copy it, together with this one"
+            "expected the guide of this model, got one that was made for another model: make it, "
+            "or copy it, together with this one"
         )

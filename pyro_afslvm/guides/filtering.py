@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from pyro_afslvm.guides.base import ForwardGuide, encoded
-from pyro_afslvm.models.base import Split
+from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import (
     InverseAutoregressive,
@@ -54,12 +54,12 @@ class FilteringGuide(ForwardGuide):
         self.encoder = encoder
         self._features = features
 
-    def context(self, parts: Split) -> Tensor:
-        """What the posterior sees of the frames up to each: ``(batch, T, features)``."""
-        return self._encoded(self.model.noise(parts))
+    def context(self, batch: SequenceBatch) -> Tensor:
+        """Encode the noise behind each scored frame: ``(batch, T, features)``."""
+        return self._encoded(self.model.to_noise(batch))
 
     def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
-        """The encoding of one frame: ``(*batch, features)``."""
+        """Encode the noise behind one frame: ``(*batch, features)``."""
         return self._encoded(y)
 
     def _encoded(self, y: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The iterative posterior: improved at every step by the gradient of that step's bound."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.guides.base import ForwardGuide
-from pyro_afslvm.models.base import Split
+from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.networks.layers import without_autocast
 from pyro_afslvm.networks.mlp import mlp
@@ -25,8 +26,8 @@ class IterativeGuide(ForwardGuide):
     with :math:`\lambda = (\mu, \log \sigma)` of q(z_t), started at the prior's prediction;
     :math:`f_\phi` sees the gradient as :math:`\operatorname{asinh}(\sigma \nabla_\mu L_t)` and
     :math:`\operatorname{asinh}(\nabla_{\log \sigma} L_t)`. The
-    expectation is taken with one sample whose noise is drawn along with the frames, once for
-    all particles: given it, q is Gaussian given the past, and the bound is a bound.
+    expectation is taken with one sample, whose N(0, I) draw belongs to the frame, one for all
+    particles: given it, q is Gaussian given the past, and the bound is a bound.
 
     The model is held still while its posterior is searched: the gradient of the bound that
     training sees is the one at fixed :math:`\lambda` for the model, and leaves out how the
@@ -65,24 +66,49 @@ class IterativeGuide(ForwardGuide):
             raise ValueError(f"expected at least 0 iterations, got {iterations}")
         self._iterations = iterations
 
-    def context(self, parts: Split) -> Tensor:
-        """The frames' noise y, what the model keeps of those before, and noise of the updates."""
-        y = self.model.noise(parts)
+    def context(self, batch: SequenceBatch) -> Tensor:
+        """Give what the updates of each step need: a :class:`StepContext`, packed."""
+        y = self.model.to_noise(batch)
         past = None if self.model.memory is None else self.model.memory(y)
-        return self._context(y.flatten(2), past)
+        return self.frame_context(y, past)
 
     def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
-        """The same of one frame."""
-        return self._context(y.flatten(-len(self.model.frame_shape)), past)
+        """Give the same for one frame, or for any number of them."""
+        batch = y.shape[: y.ndim - len(self.model.frame_shape)]
+        return StepContext(y, past, self.draw(batch, like=y)).packed()
 
-    def _context(self, y: Tensor, past: Tensor | None) -> Tensor:
-        noise = torch.randn(
-            *y.shape[:-1],
-            self.iterations * self.model.latent_size,
-            dtype=y.dtype,
-            device=y.device,
+    def draw(self, batch_shape: tuple[int, ...], *, like: Tensor) -> Tensor:
+        """Draw from N(0, I) for every update: ``(*batch, iterations, latent_size)``."""
+        shape = (*batch_shape, self.iterations, self.model.latent_size)
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+
+
+class StepContext(NamedTuple):
+    """The inputs of a step's updates, beside the latents before it."""
+
+    y: Tensor  # the noise behind the frame, (*batch, *frame_shape)
+    past: Tensor | None  # the summary of a model's memory, (*batch, features)
+    eps: Tensor  # a draw for each update, (*batch, iterations, latent_size)
+
+    def packed(self) -> Tensor:
+        """Put them side by side: ``(*batch, features)``, as a transform takes a context."""
+        batch = self.eps.ndim - 2
+        parts = [self.y.flatten(batch), self.eps.flatten(batch)]
+        if self.past is not None:
+            parts.insert(1, self.past.to(self.y))
+        return torch.cat(parts, -1)
+
+    @classmethod
+    def unpacked(cls, context: Tensor, model: SLVM) -> "StepContext":
+        """Take a context of this model apart."""
+        num_values = math.prod(model.frame_shape)
+        features = 0 if model.memory is None else model.memory.features
+        y, past, eps = context.tensor_split((num_values, num_values + features), -1)
+        return cls(
+            y.unflatten(-1, model.frame_shape),
+            past if features else None,
+            eps.unflatten(-1, (eps.shape[-1] // model.latent_size, model.latent_size)),
         )
-        return torch.cat([y, noise] if past is None else [y, past.to(y), noise], -1)
 
 
 class _State(NamedTuple):
@@ -94,7 +120,7 @@ class _State(NamedTuple):
 
 
 class _IterativeConditioner(Conditioner):
-    """Shift and log-scale of the next latents, from the prior's by updates."""
+    """Conditioner that improves the prior's shift and log-scale by updates."""
 
     def __init__(self, model: SLVM, hidden: tuple[int, ...]) -> None:
         size = model.latent_size
@@ -134,7 +160,7 @@ class _IterativeConditioner(Conditioner):
     ) -> _State:
         if history is None:
             return _State(self.model.prior.initial_state(batch_shape), None, batch_shape)
-        past = self._past(context)
+        past = None if context is None else StepContext.unpacked(context, self.model).past
         absorbed = history[..., :-1, :] if history.shape[-2] > 1 else None
         prior = self.model.prior.initial_state(
             batch_shape, history=absorbed, context=None if past is None else past[..., :-1, :]
@@ -146,8 +172,10 @@ class _IterativeConditioner(Conditioner):
     ) -> tuple[AffineParameters, _State]:
         model = self.model
         if context is None:
-            raise ValueError("the iterative posterior needs its context at every step")
-        y, past, noises = self._parts(context)
+            raise ValueError(
+                "expected a context, without which there is no frame to improve on; got none"
+            )
+        y, past, draws = StepContext.unpacked(context, model)
         prior = state.prior
         if previous is not None:
             prior = model.prior.inverse_step(previous, prior, context=state.past)[2]
@@ -156,8 +184,8 @@ class _IterativeConditioner(Conditioner):
         shift, log_scale, _ = model.prior.step(zeros, prior, context=past)
         # the model stands still while its posterior is searched
         current = AffineParameters(shift.detach(), log_scale.detach().expand_as(shift))
-        for noise in noises:
-            gradient = self._gradient(current, noise, y, prior, past)
+        for eps in draws.unbind(-2):
+            gradient = self._gradient(current, eps, y, prior, past)
             current = self._updated(current, gradient)
         held = None if past is None else past.expand(*batch, past.shape[-1])
         return current, _State(prior, held, batch)
@@ -173,28 +201,16 @@ class _IterativeConditioner(Conditioner):
         return AffineParameters(*mixed.chunk(2, -1))
 
     def _gradient(
-        self, now: AffineParameters, noise: Tensor, y: Tensor, prior: Any, past: Tensor | None
+        self, now: AffineParameters, eps: Tensor, y: Tensor, prior: Any, past: Tensor | None
     ) -> AffineParameters:
         """Gradient of the step's bound, in whatever mode the caller is."""
         with torch.inference_mode(False), torch.enable_grad():
-            held = map_tensors(_fixed, (y, noise, prior, past))
-            y, noise, prior, past = held
+            y, eps, prior, past = map_tensors(_fixed, (y, eps, prior, past))
             shift, log_scale = (_fixed(p).requires_grad_() for p in now)
-            z = shift + log_scale.exp() * noise
+            z = shift + log_scale.exp() * eps
             terms, _ = self.model.log_prob_step(y, z, prior, past)
             bound = (terms.y + terms.z + log_scale.sum(-1)).sum()
             return AffineParameters(*torch.autograd.grad(bound, (shift, log_scale)))
-
-    def _parts(self, context: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
-        model = self.model
-        size = torch.Size(model.frame_shape).numel()
-        memory = 0 if model.memory is None else model.memory.features
-        y, past, noise = context.tensor_split((size, size + memory), -1)
-        noises = noise.split(model.latent_size, -1) if noise.shape[-1] else ()
-        return y.unflatten(-1, model.frame_shape), past if memory else None, noises
-
-    def _past(self, context: Tensor | None) -> Tensor | None:
-        return None if context is None else self._parts(context)[1]
 
 
 class _ModelAffine(TemporalAffine):
@@ -212,5 +228,5 @@ class _ModelAffine(TemporalAffine):
 
 
 def _fixed(x: Tensor) -> Tensor:
-    """The values alone; outside of inference mode a tensor of it must be copied."""
+    """Give the values alone; outside of inference mode a tensor of it must be copied."""
     return x.clone() if x.is_inference() else x.detach()

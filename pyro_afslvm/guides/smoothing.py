@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pyro_afslvm.guides.base import ForwardGuide, encoded
-from pyro_afslvm.models.base import Split
+from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import InverseAutoregressive, LSTMConditioner, TemporalAffine
 
@@ -28,6 +28,8 @@ class SmoothingGuide(ForwardGuide):
         layers: number of its layers.
         iaf: as in :class:`~pyro_afslvm.FilteringGuide`, with ``encoder.features + 2 * summary``
             context features.
+
+    Source: as Marino et al., Eq. 19, but for what is seen of the frames.
     """
 
     def __init__(
@@ -52,11 +54,12 @@ class SmoothingGuide(ForwardGuide):
         self.summary = nn.LSTM(features, summary, batch_first=True, bidirectional=True)
         self._features = features
 
-    def context(self, parts: Split) -> Tensor:
-        """Features and summary: ``(batch, T, encoder.features + 2 * summary)``."""
-        features = self._encoded(self.model.noise(parts))
-        features = features.to(parts.values.dtype)
-        return torch.cat([features, self._summary(features, parts.mask)], -1)
+    def context(self, batch: SequenceBatch) -> Tensor:
+        """Give features and summary: ``(batch, T, encoder.features + 2 * summary)``."""
+        y = self.model.to_noise(batch)
+        features = encoded(self.encoder, y, self.model.frame_shape, self._features)
+        features = features.to(batch.targets.dtype)
+        return torch.cat([features, self._summary(features, batch.mask)], -1)
 
     def _summary(self, features: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -66,6 +69,3 @@ class SmoothingGuide(ForwardGuide):
         packed = pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
         outputs, _ = pad_packed_sequence(self.summary(packed)[0], True, total_length=total)
         return outputs
-
-    def _encoded(self, y: Tensor) -> Tensor:
-        return encoded(self.encoder, y, self.model.frame_shape, self._features)

@@ -1,56 +1,82 @@
-"""What the Pyro programs of this library share: registration and arguments."""
+"""The base class of generative models: a Pyro program over batches of sequences."""
 
+import warnings
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.models.checks import check_lengths, check_padding, check_shape, check_values
+from pyro_afslvm.models.checks import (
+    check_horizon,
+    check_lengths,
+    check_padding,
+    check_shape,
+    check_values,
+)
+from pyro_afslvm.models.param_store import register, restore
+from pyro_afslvm.models.renamed import renamed
 from pyro_afslvm.transforms import TemporalHierarchy, TemporalTransform
 
 
-class Split(NamedTuple):
-    """A batch of sequences: frames given, and frames to be scored."""
+class SequenceBatch(NamedTuple):
+    """A batch of sequences, split into frames that are given and frames that are scored."""
 
-    batch: int
-    history: Tensor | None
-    values: Tensor
+    history: Tensor | None  # (batch, context_length, *frame_shape); None without a context
+    targets: Tensor  # (batch, T, *frame_shape)
     mask: Tensor | None  # (batch, T), true where a frame counts; None where all do
 
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        *,
+        frame_shape: tuple[int, ...],
+        context_length: int = 0,
+        lengths: Tensor | None = None,
+    ) -> "SequenceBatch":
+        """Check sequences and split them.
 
-def split(
-    x: Tensor, *, frame_shape: tuple[int, ...], context_length: int, lengths: Tensor | None
-) -> Split:
-    """Check ``x`` and split off the frames that are given.
+        Args:
+            x: ``(batch, context_length + T, *frame_shape)``.
+            frame_shape: ``(C, H, W)`` or ``(D,)``.
+            context_length: frames that are given and not scored.
+            lengths: ``(batch,)`` whole numbers: frames of each sequence that count.
 
-    Raises:
-        ValueError: for another shape, too few frames, lengths out of range, values that are
-            not finite or, for video, not in the units of the model.
-    """
-    check_shape(x, frame_shape)
-    batch, total = x.shape[0], x.shape[1]
-    if total <= context_length:
-        raise ValueError(
-            f"expected more than {context_length} frames, for so many are given as context "
-            f"and not scored; got {total}"
-        )
-    check_values(x, frame_shape)
-    history = x[:, :context_length] if context_length else None
-    mask = None
-    if lengths is not None:
-        lengths = torch.as_tensor(lengths, device=x.device)
-        check_lengths(lengths, batch, context_length + 1, total)
-        mask = torch.arange(context_length, total, device=x.device) < lengths[:, None]
-        check_padding(x[:, context_length:], mask)
-    return Split(batch, history, x[:, context_length:], mask)
+        Raises:
+            ValueError: for another shape, too few frames, lengths out of range, values that are
+                not finite or, for video, not in the units of the model.
+        """
+        check_shape(x, frame_shape)
+        batch, total = x.shape[:2]
+        if total <= context_length:
+            raise ValueError(
+                f"expected more than {context_length} frames, for so many are given as context "
+                f"and not scored; got {total}"
+            )
+        check_values(x, frame_shape)
+        history = x[:, :context_length] if context_length else None
+        mask = None
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths, device=x.device)
+            check_lengths(lengths, batch, context_length + 1, total)
+            mask = torch.arange(context_length, total, device=x.device) < lengths[:, None]
+            check_padding(x[:, context_length:], mask)
+        return cls(history, x[:, context_length:], mask)
+
+    @property
+    def size(self) -> int:
+        """Number of sequences."""
+        return len(self.targets)
+
+    @property
+    def values(self) -> Tensor:
+        """The old name of the targets, for one release."""
+        warnings.warn("SequenceBatch.values is now targets", FutureWarning, stacklevel=2)
+        return self.targets
 
 
-def batch_size(x: Tensor | None, frame_shape: tuple[int, ...]) -> int:
-    """Number of sequences; one where they are sampled from nothing."""
-    if x is None:
-        return 1
-    check_shape(x, frame_shape)
-    return x.shape[0]
+Split, split = SequenceBatch, SequenceBatch.of  # the names before, for one release
 
 
 class Simulated(NamedTuple):
@@ -60,22 +86,140 @@ class Simulated(NamedTuple):
     z: Tensor | None  # (*batch, [T,] latent_size)
 
 
-def simulate(model: Any, noise: Tensor, state: Any) -> Simulated:
-    """Frames (and latents) that follow a state, at a cost per frame that does not grow.
+class SequenceModel(nn.Module):
+    r"""A generative model of sequences of frames, as a Pyro program.
+
+    .. math:: p(x_{C+1:T}, z \mid x_{1:C})
+
+    The first C = ``context_length`` frames are given, the others are scored, and with a horizon
+    more of them follow. A subclass says what is sampled, in :meth:`joint` and :meth:`future`;
+    for rollouts it also has steps: ``eps_size``, :meth:`given`, :meth:`initial_state` and
+    :meth:`step`.
 
     Args:
-        model: a model with :meth:`FlowModel.step`.
-        noise: ``(*batch, horizon, noise_size)``, N(0, I) for samples of the model.
-        state: from :meth:`FlowModel.initial_state`.
+        frame_shape: ``(C, H, W)`` or ``(D,)``.
+        flow: a transform across time of frames, or a chain of them.
+        context_length: frames that are given; by default as many as the flow cannot score.
+
+    Attributes:
+        eps_size: N(0, I) numbers that a step takes; 0 in a model without steps.
+
+    Raises:
+        ValueError: for a flow of other frames, or a context that is too short for it.
+
+    Sites: ``x`` with event ``(T - context_length, *frame_shape)`` in the plate ``sequence``,
+    and ``x_future`` with event ``(horizon, *frame_shape)``; those of the latents are ``sites``.
+    """
+
+    plate_name = "sequence"
+    eps_size: int = 0
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        *,
+        flow: TemporalTransform | None = None,
+        context_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        if flow is not None:
+            check_flow(flow, frame_shape)
+        self.frame_shape = tuple(frame_shape)
+        self.context_length = check_context(flow, context_length)
+        self.flow = flow
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the latents, in the order in which they are drawn."""
+        return ()
+
+    def forward(
+        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
+    ) -> Tensor | None:
+        """p(x, z), and the frames that follow.
+
+        Args:
+            x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
+            horizon: frames to sample after ``x``.
+            lengths: ``(batch,)`` whole numbers: frames of each sequence that count.
+
+        Returns:
+            the future frames ``(*batch, horizon, *frame_shape)``, ``None`` without horizon.
+
+        Raises:
+            ValueError: as :meth:`batch` does; for no ``x`` and no horizon.
+        """
+        register(self)
+        check_horizon(x, horizon, lengths)
+        with self.plate(x):
+            z = None if x is None else self.joint(self.batch(x, lengths))
+            return self.future(x, z, horizon) if horizon else None
+
+    def plate(self, x: Tensor | None) -> Any:
+        """The plate over sequences; over one where they are sampled from nothing."""
+        if x is not None:
+            check_shape(x, self.frame_shape)
+        return pyro.plate(self.plate_name, 1 if x is None else len(x), dim=-1)
+
+    def batch(self, x: Tensor, lengths: Tensor | None = None) -> SequenceBatch:
+        """Check ``x`` and split off the frames that are given; see :meth:`SequenceBatch.of`."""
+        restore(self)
+        return SequenceBatch.of(
+            x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=lengths
+        )
+
+    # what a model defines ---------------------------------------------------------------
+
+    def joint(self, batch: SequenceBatch) -> Tensor | None:
+        """Sample the latents, observe the frames that are scored, and give the latents."""
+        raise NotImplementedError
+
+    def future(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+        """Sample ``x_future``, the frames that follow ``x`` and its latents."""
+        raise NotImplementedError
+
+    def given(self, x: Tensor) -> Any:
+        """Look at frames ``(batch, T, *frame_shape)`` once; give what the model keeps of them."""
+        raise self._without_steps()
+
+    def initial_state(
+        self, batch_shape: torch.Size, *, given: Any = None, z: Tensor | None = None
+    ) -> Any:
+        """Give the state from which :meth:`step` makes the next frame.
+
+        Args:
+            batch_shape: of the frames to come, ``(*particles, batch)``.
+            given: what is kept of the frames before; ``None`` for the first frame of all.
+            z: their latents, ``(*batch_shape, T - context_length, latent_size)``.
+        """
+        raise self._without_steps()
+
+    def step(self, eps: Tensor, state: Any) -> tuple[Simulated, Any]:
+        """Make the next frame from draws ``(*batch, eps_size)`` of N(0, I); give the next state."""
+        raise self._without_steps()
+
+    def _without_steps(self) -> TypeError:
+        return TypeError(f"expected a model with steps, such as SLVM; got {type(self).__name__}")
+
+    split = renamed("split", "batch")
+    noise_size = renamed("noise_size", "eps_size")
+
+
+def simulate(model: SequenceModel, eps: Tensor, state: Any) -> Simulated:
+    """Make the frames (and latents) that follow a state, at a cost per frame that does not grow.
+
+    Args:
+        model: a model with steps.
+        eps: ``(*batch, horizon, eps_size)``, N(0, I) for samples of the model.
+        state: from :meth:`SequenceModel.initial_state`.
     """
     steps = []
-    for entry in noise.unbind(-2):
+    for entry in eps.unbind(-2):
         frame, state = model.step(entry, state)
         steps.append(frame)
-    x = torch.stack([step.x for step in steps], noise.ndim - 2)
-    if steps[0].z is None:
-        return Simulated(x, None)
-    return Simulated(x, torch.stack([step.z for step in steps], -2))
+    x = torch.stack([step.x for step in steps], eps.ndim - 2)
+    latents = [step.z for step in steps if step.z is not None]
+    return Simulated(x, torch.stack(latents, -2) if latents else None)
 
 
 def check_flow(flow: TemporalTransform, frame_shape: tuple[int, ...]) -> None:
@@ -84,13 +228,13 @@ def check_flow(flow: TemporalTransform, frame_shape: tuple[int, ...]) -> None:
         raise ValueError("a hierarchy is for latents: expected a flow of whole frames")
     if flow.frame_dims != len(frame_shape):
         raise ValueError(
-            f"the flow is of frames with {flow.frame_dims} dimensions, frame_shape is "
-            f"{tuple(frame_shape)}"
+            f"expected a flow of frames {tuple(frame_shape)}, got one of frames with "
+            f"{flow.frame_dims} dimensions"
         )
 
 
 def check_context(flow: TemporalTransform | None, context_length: int | None) -> int:
-    """Frames that are given: so many, or as few as the flow needs; refuse fewer."""
+    """Give the number of frames before the scored ones, as few as the flow needs by default."""
     needed = 0 if flow is None else flow.context_length
     if context_length is not None and context_length < needed:
         raise ValueError(
@@ -99,6 +243,9 @@ def check_context(flow: TemporalTransform | None, context_length: int | None) ->
     return needed if context_length is None else context_length
 
 
-def context_length(model: nn.Module) -> int:
-    """Frames the model is given and does not score."""
-    return int(getattr(model, "context_length", 0))
+def context_length(program: Any) -> int:
+    """Number of frames that a program is given and does not score.
+
+    That of a Pyro program of the user's own is its attribute of this name, or 0.
+    """
+    return int(getattr(program, "context_length", 0))

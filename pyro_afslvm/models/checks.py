@@ -1,4 +1,4 @@
-"""Checks of what a model is given."""
+"""Checks of the frames, lengths and latents that a program is given."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def check_shape(x: Tensor, frame_shape: tuple[int, ...]) -> None:
-    """Refuse what is not a batch of sequences of such frames."""
+    """Refuse anything but a batch of sequences of such frames."""
     if x.ndim != 2 + len(frame_shape) or x.shape[2:] != frame_shape:
         expected = ", ".join(["batch", "time", *map(str, frame_shape)])
         raise ValueError(f"expected x of shape ({expected}), got {tuple(x.shape)}")

@@ -6,16 +6,15 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_afslvm.distributions import across_time, log_prob_per_step, standard_normal
-from pyro_afslvm.models.base import Simulated, batch_size, check_context, check_flow, split
-from pyro_afslvm.models.checks import check_horizon
-from pyro_afslvm.models.param_store import register
+from pyro_afslvm.models.base import SequenceBatch, SequenceModel, Simulated
+from pyro_afslvm.models.param_store import restore
 from pyro_afslvm.transforms import TemporalTransform, compose
 
 
-class FlowModel(nn.Module):
+class FlowModel(SequenceModel):
     r"""Autoregressive flow over sequences of frames, as a Pyro program.
 
     .. math:: \log p(x_{1:T}) = \sum_t \log \mathcal{N}(y_t; 0, I) - \sum_t \sum_i \log
@@ -40,7 +39,7 @@ class FlowModel(nn.Module):
     torch.Size([5, 10])
     """
 
-    guide = None
+    flow: TemporalTransform
 
     def __init__(
         self,
@@ -49,46 +48,29 @@ class FlowModel(nn.Module):
         *,
         context_length: int | None = None,
     ) -> None:
-        super().__init__()
-        check_flow(flow, frame_shape)
-        self.flow = flow
-        self.frame_shape = tuple(frame_shape)
-        self.context_length = check_context(flow, context_length)
-        self.noise_size = math.prod(frame_shape)  # of one step
+        super().__init__(frame_shape, flow=flow, context_length=context_length)
+        self.eps_size = math.prod(frame_shape)
 
-    def forward(
-        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
-    ) -> Tensor | None:
-        """p(x), Eq. 5-8, and the frames that follow.
+    def joint(self, batch: SequenceBatch) -> None:
+        """p(x), Eq. 5-8."""
+        pyro.sample("x", self.emission_distribution(batch), obs=batch.targets)
 
-        Args:
-            x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
-            horizon: frames to sample after ``x``.
-            lengths: ``(batch,)`` whole numbers: frames of each sequence that count.
+    def emission_distribution(self, batch: SequenceBatch) -> dist.TorchDistribution:
+        """p(x after the context | the context): N(0, I) over y, sent through the flow."""
+        base = standard_normal(tuple(batch.targets.shape[1:]), batch.targets)
+        flow = self.flow.condition(history=batch.history, mask=batch.mask)
+        return across_time(base.expand([batch.size]), flow)
 
-        Returns:
-            the future frames ``(*batch, horizon, *frame_shape)``, ``None`` without horizon.
-
-        Raises:
-            ValueError: as :func:`~pyro_afslvm.models.base.split` does; for no ``x`` and no horizon.
-        """
-        register(self)
-        check_horizon(x, horizon, lengths)
-        with pyro.plate("sequence", batch_size(x, self.frame_shape), dim=-1):
-            if x is not None:
-                pyro.sample("x", self.distribution(x, lengths=lengths), obs=self._scored(x))
-            if not horizon:
-                return None
-            future: Tensor = pyro.sample("x_future", self._future(x, horizon))
-            return future
+    def future(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+        """p(x_future | x), from the same N(0, I)."""
+        like = next(self.parameters(), torch.empty(())) if x is None else x
+        base = standard_normal((horizon, *self.frame_shape), like)
+        frames: Tensor = pyro.sample("x_future", across_time(base, self.flow.condition(history=x)))
+        return frames
 
     def distribution(self, x: Tensor, *, lengths: Tensor | None = None) -> dist.TorchDistribution:
         """p(x after the context | the context): a ``TransformedDistribution``."""
-        parts = split(
-            x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=lengths
-        )
-        base = standard_normal(tuple(parts.values.shape[1:]), x).expand([parts.batch])
-        return across_time(base, self.flow.condition(history=parts.history, mask=parts.mask))
+        return self.emission_distribution(self.batch(x, lengths))
 
     def log_prob(self, x: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """Exact log-likelihood of each scored frame, in nats.
@@ -100,40 +82,26 @@ class FlowModel(nn.Module):
         Returns:
             ``(batch, T - context_length)``; zero where a sequence has ended.
         """
-        return log_prob_per_step(self.distribution(x, lengths=lengths), self._scored(x))
+        batch = self.batch(x, lengths)
+        return log_prob_per_step(self.emission_distribution(batch), batch.targets)
 
     def predictive_mean(self, x: Tensor) -> Tensor:
         """E[x_t | x_<t] of each scored frame: ``(batch, T - context_length, *frame_shape)``."""
-        parts = split(
-            x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=None
-        )
-        return compose(self.flow.condition(history=parts.history).levels(parts.values))[0]
+        batch = self.batch(x)
+        return compose(self.flow.condition(history=batch.history).levels(batch.targets))[0]
+
+    # one step after the other -----------------------------------------------------------
 
     def given(self, x: Tensor) -> Any:
-        """What the flow keeps of frames ``(batch, T, *frame_shape)``, each looked at once."""
+        restore(self)
         return self.flow.initial_state(x.shape[:1], history=x)
 
     def initial_state(
         self, batch_shape: torch.Size, *, given: Any = None, z: Tensor | None = None
     ) -> Any:
-        """The state from which :meth:`step` gives the next frame.
-
-        Args:
-            batch_shape: of the frames to come.
-            given: what is kept of the frames before; ``None`` for the first frame of all.
-            z: the model has no latents.
-        """
+        restore(self)
         return self.flow.initial_state(batch_shape) if given is None else given
 
-    def step(self, noise: Tensor, state: Any) -> tuple[Simulated, Any]:
-        """One frame, from N(0, I) noise ``(*batch, noise_size)``."""
-        frame, _, state = self.flow.step(noise.unflatten(-1, self.frame_shape), state)
+    def step(self, eps: Tensor, state: Any) -> tuple[Simulated, Any]:
+        frame, _, state = self.flow.step(eps.unflatten(-1, self.frame_shape), state)
         return Simulated(frame, None), state
-
-    def _scored(self, x: Tensor) -> Tensor:
-        return x[:, self.context_length :]
-
-    def _future(self, x: Tensor | None, horizon: int) -> dist.TorchDistribution:
-        like = next(self.parameters(), torch.empty(())) if x is None else x
-        base = standard_normal((horizon, *self.frame_shape), like)
-        return across_time(base, self.flow.condition(history=x))

@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers both learn, together."""
+        """Number of parameters of both, together."""
         return sum(parameter.numel() for part in self.parts for parameter in part.parameters())
 
     def to(self, *where: Any, **how: Any) -> "Pair":

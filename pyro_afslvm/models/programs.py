@@ -1,4 +1,4 @@
-"""Running Pyro programs: modes, errors, and a guide for no latents."""
+"""Running Pyro programs: modes, loaded parameters, errors, and a guide for no latents."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,19 @@ from typing import Any
 
 from torch import nn
 
+from pyro_afslvm.models.param_store import restore
+
 
 @contextmanager
 def evaluating(*programs: Any) -> Iterator[None]:
-    """Evaluation mode, so that nothing that is learned moves; afterwards as it was."""
-    modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
+    """Evaluation mode, so that nothing that is learned moves; afterwards as it was.
+
+    What the param store was loaded with since the programs last ran is taken over first.
+    """
+    owners = [program for program in programs if isinstance(program, nn.Module)]
+    for owner in owners:
+        restore(owner)
+    modules = [module for owner in owners for module in owner.modules()]
     modes = [module.training for module in modules]
     try:
         for module in modules:
@@ -34,4 +42,4 @@ def one_line_errors() -> Iterator[None]:
 
 
 def no_guide(*_: Any, **__: Any) -> None:
-    """The guide of a model without latents."""
+    """Sample nothing: the guide of a model without latents."""

@@ -9,34 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.distributions import across_time, log_prob_per_step, masked, standard_normal
-from pyro_afslvm.models.base import (
-    Simulated,
-    Split,
-    batch_size,
-    check_context,
-    check_flow,
-    simulate,
-    split,
-)
-from pyro_afslvm.models.checks import check_horizon, check_latents
-from pyro_afslvm.models.param_store import register
-from pyro_afslvm.networks.history_encoder import FrameMemory, MemoryState
+from pyro_afslvm.models.base import SequenceBatch, SequenceModel, Simulated, simulate
+from pyro_afslvm.models.checks import check_latents
+from pyro_afslvm.models.param_store import restore
+from pyro_afslvm.models.renamed import renamed
+from pyro_afslvm.networks.history_encoder import HistoryEncoder, HistoryState
 from pyro_afslvm.transforms import TemporalTransform, check_size, compose
 
 
 class SLVMState(NamedTuple):
-    """Where sampling stands: what each part keeps of the past."""
+    """The state of sampling: what each part keeps of the past."""
 
     prior: Any
     flow: Any
-    memory: MemoryState | None
+    memory: HistoryState | None
 
 
 class GivenFrames(NamedTuple):
-    """What the parts of a model keep of frames that are given."""
+    """The state of each part after frames that are given."""
 
     flow: Any
-    memory: MemoryState | None
+    memory: HistoryState | None
     past: Tensor | None  # the memory's summary before each of them
 
 
@@ -47,12 +40,12 @@ class StepLogProb(NamedTuple):
     z: Tensor  # log p(z_t | y_<t, z_<t)
 
 
-class SLVM(nn.Module):
+class SLVM(SequenceModel):
     r"""Sequential latent variable model, with or without a flow on the frames.
 
-    .. math:: \log p(x, z) = \sum_t \log p(z_t \mid y_{<t}, z_{<t})
-        + \log p(y_t \mid y_{<t}, z_t)
-        - \log \left|\det \frac{\partial x_t}{\partial y_t}\right|
+    .. math:: \log p(x, z) &= \log p(y, z)
+        - \log \left|\det \frac{\partial x}{\partial y}\right| \\
+        p(y, z) &= \prod_t p(y_t \mid y_{<t}, z_t) \, p(z_t \mid y_{<t}, z_{<t})
 
     The prior is itself an affine transform across time, of N(0, I); the frames are the flow's
     transform of the decoder's Normal over y. Without a flow y is x. Prior and decoder see
@@ -84,82 +77,64 @@ class SLVM(nn.Module):
         decoder: nn.Module,
         flow: TemporalTransform | None = None,
         context_length: int | None = None,
-        memory: FrameMemory | None = None,
+        memory: HistoryEncoder | None = None,
         decode_memory: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(frame_shape, flow=flow, context_length=context_length)
         if decode_memory and memory is None:
             raise ValueError("expected a memory for the decoder to see, got none")
-        if flow is not None:
-            check_flow(flow, frame_shape)
         check_size(prior, latent_size, "the prior")
-        self.frame_shape = tuple(frame_shape)
         self.latent_size = latent_size
-        self.context_length = check_context(flow, context_length)
         self.prior = prior
         self.decoder = decoder
-        self.flow = flow
+        # behind the decoder's: stored optimizers know parameters by their order
+        self.flow = self._modules.pop("flow", None)  # type: ignore[assignment]
         self.memory = memory
         self.decode_memory = decode_memory
-        self.noise_size = latent_size + math.prod(frame_shape)  # of one step
+        self.eps_size = latent_size + math.prod(frame_shape)
 
-    def forward(
-        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
-    ) -> Tensor | None:
-        """p(x, z), Eq. 16-17, and the frames that follow.
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return ("z",)
 
-        Args:
-            x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
-            horizon: frames to sample after ``x``.
-            lengths: ``(batch,)`` whole numbers: frames of each sequence that count.
+    # the model ----------------------------------------------------------------------------
 
-        Returns:
-            the future frames ``(*batch, horizon, *frame_shape)``, ``None`` without horizon.
+    def joint(self, batch: SequenceBatch) -> Tensor:
+        """p(x, z), Eq. 16-17."""
+        z: Tensor = pyro.sample("z", self.transition_distribution(batch))
+        check_latents(z, batch.targets.shape[1], self.latent_size)
+        pyro.sample("x", self.emission_distribution(z, batch), obs=batch.targets)
+        return z
 
-        Raises:
-            ValueError: as :func:`~pyro_afslvm.models.base.split` does; for no ``x`` and no horizon.
-        """
-        register(self)
-        check_horizon(x, horizon, lengths)
-        with pyro.plate("sequence", batch_size(x, self.frame_shape), dim=-1):
-            z = None
-            if x is not None:
-                parts = self.split(x, lengths)
-                z = pyro.sample("z", self.latents(parts))
-                check_latents(z, parts.values.shape[1], self.latent_size)
-                pyro.sample("x", self.frames(z, parts), obs=parts.values)
-            if not horizon:
-                return None
-            if self.memory is not None:
-                return self._simulate(x, z, horizon)
-            z_future = pyro.sample("z_future", self._future_latents(z, horizon))
-            future: Tensor = pyro.sample("x_future", self._decoded(z_future, history=x))
-            return future
+    def transition_distribution(self, batch: SequenceBatch) -> dist.TorchDistribution:
+        r""":math:`\prod_t p(z_t \mid y_{<t}, z_{<t})`, Eq. 17: event ``(T, latent_size)``."""
+        base = standard_normal((batch.targets.shape[1], self.latent_size), batch.targets)
+        prior = self.prior.condition(context=self._past(batch), mask=batch.mask)
+        return across_time(base.expand([batch.size]), prior)
 
-    def split(self, x: Tensor, lengths: Tensor | None = None) -> Split:
-        """Check x and split off the frames that are given."""
-        return split(
-            x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=lengths
-        )
+    def emission_distribution(self, z: Tensor, batch: SequenceBatch) -> dist.TorchDistribution:
+        r""":math:`\prod_t p(y_t \mid y_{<t}, z_t)`, Eq. 17, sent through the flow, Eq. 16."""
+        past = self._past(batch) if self.decode_memory else None
+        return self._through_flow(self._decoded(z, past), batch.history, batch.mask)
 
-    def latents(self, parts: Split) -> dist.TorchDistribution:
-        """p(z | y_<t): event ``(T, latent_size)``."""
-        shape = (parts.values.shape[1], self.latent_size)
-        base = standard_normal(shape, parts.values).expand([parts.batch])
-        past = self._summary(parts)
-        return across_time(base, self.prior.condition(context=past, mask=parts.mask))
-
-    def frames(self, z: Tensor, parts: Split) -> dist.TorchDistribution:
-        """p(x | z): the decoder's Normal over y, sent through the flow."""
-        past = self._summary(parts) if self.decode_memory else None
-        return self._decoded(z, history=parts.history, past=past, mask=parts.mask)
-
-    def noise(self, parts: Split) -> Tensor:
-        """y behind the scored frames, the input of a guide; without a flow these frames."""
+    def to_noise(self, batch: SequenceBatch) -> Tensor:
+        """y behind the scored frames, Eq. 6, the input of a guide; without a flow these frames."""
         if self.flow is None:
-            return parts.values
-        y: Tensor = self.flow.condition(history=parts.history, mask=parts.mask).inv(parts.values)
+            return batch.targets
+        y: Tensor = self.flow.condition(history=batch.history, mask=batch.mask).inv(batch.targets)
         return y
+
+    def future(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+        """p(x_future, z_future | x, z)."""
+        like = next(self.parameters(), torch.empty(())) if z is None else z
+        if self.memory is not None:
+            return self._in_turn(x, z, horizon, like)
+        base = standard_normal((horizon, self.latent_size), like)
+        prior = self.prior.condition(history=z)
+        z_future: Tensor = pyro.sample("z_future", across_time(base, prior))
+        emission = self._through_flow(self._decoded(z_future), x)
+        frames: Tensor = pyro.sample("x_future", emission)
+        return frames
 
     def log_prob(self, x: Tensor, z: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """log p(x_t | x_<t, z_t) of each scored frame, in nats.
@@ -172,8 +147,8 @@ class SLVM(nn.Module):
         Returns:
             ``(*particles, batch, T - context_length)``; zero where a sequence has ended.
         """
-        parts = self.split(x, lengths)
-        return log_prob_per_step(self.frames(z, parts), parts.values)
+        batch = self.batch(x, lengths)
+        return log_prob_per_step(self.emission_distribution(z, batch), batch.targets)
 
     def predictive_mean(self, x: Tensor, z: Tensor) -> Tensor:
         r"""E[x_t | x_<t, z_t] :math:`= \mu(x_{<t}) + \sigma(x_{<t}) \odot E[y_t | z_t]`.
@@ -185,21 +160,32 @@ class SLVM(nn.Module):
         Returns:
             ``(*particles, batch, T - context_length, *frame_shape)``.
         """
-        parts = self.split(x)
-        location: Tensor = self.decode(z, self._summary(parts))[0]
+        batch = self.batch(x)
+        location: Tensor = self.decode(z, self._past(batch))[0]
         if self.flow is None:
             return location
-        transform = self.flow.condition(history=parts.history)
-        shift, log_scale = compose(transform.levels(parts.values))
+        transform = self.flow.condition(history=batch.history)
+        shift, log_scale = compose(transform.levels(batch.targets))
         return shift + log_scale.exp() * location
+
+    def decode(self, z: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Location and scale of y given z, and the memory's summary of the frames before."""
+        if past is not None and self.decode_memory:
+            z = torch.cat([z, past.to(z).expand(*z.shape[:-1], -1)], -1)
+        location, scale = (found.to(z.dtype) for found in self.decoder(z))
+        if location.shape[-len(self.frame_shape) :] != self.frame_shape:
+            raise ValueError(
+                f"expected a decoder of frames {self.frame_shape}, got {tuple(location.shape)}"
+            )
+        return location, scale
 
     # one step after the other -----------------------------------------------------------
 
     def given(self, x: Tensor) -> GivenFrames:
-        """What the parts keep of frames ``(batch, T, *frame_shape)``, each looked at once."""
+        restore(self)
         flow = memory = past = None
         if self.memory is not None:
-            past, memory = self.memory.absorb(self.noise(self.split(x)))
+            past, memory = self.memory.absorb(self.to_noise(self.batch(x)))
         if self.flow is not None:
             flow = self.flow.initial_state(x.shape[:1], history=x)
         return GivenFrames(flow, memory, past)
@@ -207,13 +193,7 @@ class SLVM(nn.Module):
     def initial_state(
         self, batch_shape: torch.Size, *, given: GivenFrames | None = None, z: Tensor | None = None
     ) -> SLVMState:
-        """The state from which :meth:`step` gives the next frame.
-
-        Args:
-            batch_shape: of the frames to come, ``(*particles, batch)``.
-            given: what is kept of the frames before; ``None`` for the first frame of all.
-            z: their latents, ``(*batch_shape, T - context_length, latent_size)``.
-        """
+        restore(self)
         if given is None:
             flow = None if self.flow is None else self.flow.initial_state(batch_shape)
             memory = None if self.memory is None else self.memory.initial_state(batch_shape)
@@ -221,9 +201,8 @@ class SLVM(nn.Module):
         prior = self.prior.initial_state(batch_shape, history=z, context=given.past)
         return SLVMState(prior, given.flow, given.memory)
 
-    def step(self, noise: Tensor, state: SLVMState) -> tuple[Simulated, SLVMState]:
-        """Latents and frame of one step, from N(0, I) noise ``(*batch, noise_size)``."""
-        of_z, of_y = noise.tensor_split((self.latent_size,), -1)
+    def step(self, eps: Tensor, state: SLVMState) -> tuple[Simulated, SLVMState]:
+        of_z, of_y = eps.tensor_split((self.latent_size,), -1)
         past = None if state.memory is None else state.memory.summary
         z, _, prior = self.prior.step(of_z, state.prior, context=past)
         location, scale = self.decode(z, past)
@@ -238,59 +217,48 @@ class SLVM(nn.Module):
         self, y: Tensor, z: Tensor, prior: Any, past: Tensor | None
     ) -> tuple[StepLogProb, Any]:
         """log p(y_t, z_t | past) from the state of the prior, and its next state."""
-        noise, log_scale, prior = self.prior.inverse_step(z, prior, context=past)
-        of_z = standard_normal(noise.shape[-1:], noise).log_prob(noise) - log_scale.sum(-1)
-        emission = dist.Normal(*self.decode(z, past)).to_event(len(self.frame_shape))
-        return StepLogProb(emission.log_prob(y), of_z), prior
+        eps, log_scale, prior = self.prior.inverse_step(z, prior, context=past)
+        of_z = standard_normal(eps.shape[-1:], eps).log_prob(eps) - log_scale.sum(-1)
+        return StepLogProb(self._decoded(z, past, event=0).log_prob(y), of_z), prior
 
-    def _summary(self, parts: Split) -> Tensor | None:
-        return None if self.memory is None else self.memory(self.noise(parts))
+    # parts --------------------------------------------------------------------------------
 
-    def decode(self, z: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Location and scale of y given z, and what is kept of the frames before."""
-        if past is not None and self.decode_memory:
-            z = torch.cat([z, past.to(z).expand(*z.shape[:-1], -1)], -1)
-        location, scale = (found.to(z.dtype) for found in self.decoder(z))
-        if location.shape[-len(self.frame_shape) :] != self.frame_shape:
-            raise ValueError(
-                f"the decoder gave {tuple(location.shape)} for frames of {self.frame_shape}"
-            )
-        return location, scale
+    def _past(self, batch: SequenceBatch) -> Tensor | None:
+        """The memory's summary of y before each scored frame."""
+        return None if self.memory is None else self.memory(self.to_noise(batch))
 
     def _decoded(
-        self,
-        z: Tensor,
-        *,
-        history: Tensor | None,
-        past: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, past: Tensor | None = None, *, event: int = 1
     ) -> dist.TorchDistribution:
-        event = 1 + len(self.frame_shape)
-        y: dist.TorchDistribution = dist.Normal(*self.decode(z, past)).to_event(event)
+        normal = dist.Normal(*self.decode(z, past))
+        y: dist.TorchDistribution = normal.to_event(event + len(self.frame_shape))
+        return y
+
+    def _through_flow(
+        self, y: dist.TorchDistribution, history: Tensor | None, mask: Tensor | None = None
+    ) -> dist.TorchDistribution:
         if self.flow is None:
             return masked(y, mask)
         return across_time(y, self.flow.condition(history=history, mask=mask))
 
-    def _future_latents(self, z: Tensor | None, horizon: int) -> dist.TorchDistribution:
-        like = next(self.parameters(), torch.empty(())) if z is None else z
-        base = standard_normal((horizon, self.latent_size), like)
-        return across_time(base, self.prior.condition(history=z))
-
-    def _simulate(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+    def _in_turn(self, x: Tensor | None, z: Tensor | None, horizon: int, like: Tensor) -> Tensor:
         """Latents and frames in turn, where the latents wait for the frames before."""
-        like = next(self.parameters()) if z is None else z
-        noise = pyro.sample("noise_future", standard_normal((horizon, self.noise_size), like))
+        eps = pyro.sample("noise_future", standard_normal((horizon, self.eps_size), like))
         given = None if x is None else self.given(x)
-        state = self.initial_state(noise.shape[:-2], given=given, z=z)
-        future = simulate(self, noise, state)
+        state = self.initial_state(eps.shape[:-2], given=given, z=z)
+        future = simulate(self, eps, state)
         pyro.deterministic("z_future", cast(Tensor, future.z), event_dim=2)
         frames: Tensor = pyro.deterministic(
             "x_future", future.x, event_dim=1 + len(self.frame_shape)
         )
         return frames
 
+    latents = renamed("latents", "transition_distribution")
+    frames = renamed("frames", "emission_distribution")
+    noise = renamed("noise", "to_noise")
 
-def _known(memory: MemoryState | None) -> MemoryState:
+
+def _known(memory: HistoryState | None) -> HistoryState:
     if memory is None:
         raise ValueError("expected a state with a memory: make it with initial_state")
     return memory

@@ -1,4 +1,4 @@
-"""What a model keeps of the frames before each."""
+"""Summaries of the frames before each."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,15 @@ from pyro_afslvm.networks.layers import without_autocast
 Hidden = tuple[Tensor, Tensor]
 
 
-class MemoryState(NamedTuple):
-    """Summary for the next frame, and what it was made from."""
+class HistoryState(NamedTuple):
+    """The summary for the next frame, and the LSTM's state behind it."""
 
     summary: Tensor  # (*batch, features)
-    hidden: Hidden | None  # of the LSTM, each (*batch, 1, hidden)
+    hidden: Hidden | None  # each (*batch, 1, hidden); None without an LSTM
 
 
-class FrameMemory(nn.Module):
-    r"""Summary of the frames before each, for a prior (and a decoder) that sees them.
+class HistoryEncoder(nn.Module):
+    r"""Encoder of the frames before each, for a prior (and a decoder) that sees them.
 
     .. math:: c_t = h(e(y_{t-1}), c_{t-1}), \qquad e(y_0) \text{ learned}
 
@@ -34,8 +34,8 @@ class FrameMemory(nn.Module):
     arXiv:1506.02216, is a recipe.
 
     >>> from pyro_afslvm.networks import MLPEncoder
-    >>> memory = FrameMemory(MLPEncoder(2, features=4), hidden=8)
-    >>> memory(torch.randn(5, 10, 2)).shape
+    >>> history = HistoryEncoder(MLPEncoder(2, features=4), hidden=8)
+    >>> history(torch.randn(5, 10, 2)).shape
     torch.Size([5, 10, 8])
     """
 
@@ -48,28 +48,28 @@ class FrameMemory(nn.Module):
         self.features = hidden or size
 
     def forward(self, y: Tensor) -> Tensor:
-        """Summary of what is before each frame: ``(*batch, T, *frame) -> (*batch, T, features)``.
+        """Summarize the frames before each: ``(*batch, T, *frame) -> (*batch, T, features)``.
 
         Entry t sees the frames before t only.
         """
         length, batch = self._time(y)
         return self._run(self._codes(y.narrow(len(batch), 0, length - 1), batch), None)[0]
 
-    def initial_state(self, batch_shape: torch.Size) -> MemoryState:
-        """The summary for the first frame."""
+    def initial_state(self, batch_shape: torch.Size) -> HistoryState:
+        """Give the state for the first frame."""
         summary, hidden = self._run(self._codes(None, batch_shape), None)
-        return MemoryState(summary[..., -1, :], hidden)
+        return HistoryState(summary[..., -1, :], hidden)
 
-    def absorb(self, y: Tensor) -> tuple[Tensor, MemoryState]:
-        """As :meth:`forward`, with the summary for the frame after the last."""
+    def absorb(self, y: Tensor) -> tuple[Tensor, HistoryState]:
+        """Summarize as :meth:`forward`; give the state for the frame after the last too."""
         summary, hidden = self._run(self._codes(y, self._time(y)[1]), None)
-        return summary[..., :-1, :], MemoryState(summary[..., -1, :], hidden)
+        return summary[..., :-1, :], HistoryState(summary[..., -1, :], hidden)
 
-    def step(self, y: Tensor, state: MemoryState) -> MemoryState:
-        """The summary for the frame after ``y`` ``(*batch, *frame_shape)``."""
+    def step(self, y: Tensor, state: HistoryState) -> HistoryState:
+        """Give the state for the frame after ``y`` ``(*batch, *frame_shape)``."""
         codes = self._encode(y).unsqueeze(-2)
         summary, hidden = self._run(codes, state.hidden)
-        return MemoryState(summary[..., -1, :], hidden)
+        return HistoryState(summary[..., -1, :], hidden)
 
     def _time(self, y: Tensor) -> tuple[int, torch.Size]:
         dim = y.ndim - 1 - int(self.encoder.frame_dims)  # type: ignore[arg-type]
@@ -97,6 +97,9 @@ class FrameMemory(nn.Module):
             outputs, (h, c) = self.lstm(flat, hidden)
         h, c = (state.transpose(0, 1).reshape(*batch, 1, -1) for state in (h, c))
         return outputs.reshape(*batch, *outputs.shape[1:]), (h, c)
+
+
+FrameMemory = HistoryEncoder  # the name before, for one release
 
 
 def _fold(state: Tensor, batch: torch.Size) -> Tensor:  # (*batch, 1, H) -> (1, N, H)

@@ -1,7 +1,7 @@
 """Bounds on the evidence, term by term and as tight as one has time for."""
 
 from pyro_afslvm.distributions import kl_per_step, log_prob_per_step
-from pyro_afslvm.objectives.annealing import LatentScale, warmed_up
+from pyro_afslvm.objectives.annealing import KLScale, LatentScale, warmed_up
 from pyro_afslvm.objectives.elbo import UnwatchedELBO
 from pyro_afslvm.objectives.free_bits import FreeBitsELBO
 from pyro_afslvm.objectives.importance import Evidence, iwae
@@ -12,6 +12,7 @@ __all__ = [
     "BoundTerms",
     "Evidence",
     "FreeBitsELBO",
+    "KLScale",
     "LatentScale",
     "ParticleEvidence",
     "UnwatchedELBO",

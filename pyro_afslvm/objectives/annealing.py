@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 
-class LatentScale(Messenger):
+class KLScale(Messenger):
     r"""Scale the log-probabilities of the latents, in the model and in the guide alike.
 
     .. math:: E_q \log p(x \mid z) - \beta \, D_\mathrm{KL}(q(z \mid x) \,\|\, p(z))
@@ -16,24 +17,25 @@ class LatentScale(Messenger):
 
     Args:
         scale: :math:`\beta`, positive; the attribute of that name may be changed at any time.
-        sites: names of the latents.
+        sites: names of the latents to scale; by default every site that is not observed, those
+            of a future too.
 
     Raises:
         ValueError: if the scale is not positive.
 
     Source: Bowman et al., *Generating Sentences from a Continuous Space*, arXiv:1511.06349.
 
-    >>> from pyro_afslvm.objectives import LatentScale
-    >>> beta = LatentScale(0.1)
+    >>> from pyro_afslvm.objectives import KLScale
+    >>> beta = KLScale(0.1)
     >>> # Trace_ELBO().loss(beta(model), beta(guide), x)
     """
 
-    def __init__(self, scale: float | Tensor = 1.0, *, sites: Sequence[str] = ("z",)) -> None:
+    def __init__(self, scale: float | Tensor = 1.0, *, sites: Sequence[str] | None = None) -> None:
         super().__init__()
         if not float(scale) > 0:
             raise ValueError(f"expected a positive scale of the latents, got {float(scale):g}")
         self.scale = scale
-        self.sites = frozenset(sites)
+        self.sites = None if sites is None else frozenset(sites)
 
     def __call__(self, program: Callable[..., Any]) -> Callable[..., Any]:
         """The program with its latents scaled."""
@@ -41,8 +43,16 @@ class LatentScale(Messenger):
         return wrapped
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.sites:
+        if self._scales(msg):
             msg["scale"] = self.scale * msg["scale"]
+
+    def _scales(self, msg: Any) -> bool:
+        if self.sites is not None:
+            return msg["name"] in self.sites
+        return not (msg["is_observed"] or site_is_subsample(msg))
+
+
+LatentScale = KLScale  # the name before, for one release
 
 
 def warmed_up(step: int, steps: int) -> float:

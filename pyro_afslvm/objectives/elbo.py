@@ -1,4 +1,4 @@
-"""The plain bound, without a look at its value on the way."""
+"""The plain ELBO, computed without waiting for its value."""
 
 from typing import Any
 

@@ -69,7 +69,7 @@ def estimate(log_weights: Tensor) -> Evidence:
 
 
 def in_chunks(total: int, chunk: int) -> list[int]:
-    """Sizes that add up to a total.
+    """Sizes of chunks that add up to a total.
 
     >>> in_chunks(10, 4)
     [4, 4, 2]

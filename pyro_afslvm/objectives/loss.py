@@ -1,4 +1,4 @@
-"""The bound as one torch module, and what it needs of the data."""
+"""The bound as one torch module, and a check of the data."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_afslvm.models.base import context_length
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.models.programs import evaluating, no_guide, one_line_errors
-from pyro_afslvm.objectives import LatentScale, UnwatchedELBO
+from pyro_afslvm.objectives import KLScale, UnwatchedELBO
 
 
 class BoundLoss(nn.Module):
@@ -30,7 +30,7 @@ class BoundLoss(nn.Module):
         self.model = pair.model
         self.guide = pair.guide
         self.elbo = elbo or UnwatchedELBO()  # type: ignore[no-untyped-call]
-        self.latents = LatentScale(sites=getattr(pair.model, "sites", ("z",)))
+        self.latents = KLScale()
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, T, *frame_shape) -> ()
         programs = self.latents(self.model), self.latents(self.guide or no_guide)

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from pyro_afslvm.guides import ForwardGuide
 from pyro_afslvm.guides.base import check_guide
+from pyro_afslvm.models.base import SequenceBatch
+from pyro_afslvm.models.param_store import restore
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import ConditionedTemporalTransform
 from pyro_afslvm.utils.trees import map_tensors
 
 
 class ParticleEvidence(NamedTuple):
-    """What a particle filter says of each sequence, in nats and float64."""
+    """The estimates of a particle filter for each sequence, in nats and float64."""
 
     log_evidence: Tensor  # (batch,)
     log_likelihood: Tensor  # log p(x_t | x_<t) of each scored frame, (batch, T)
@@ -22,7 +24,7 @@ class ParticleEvidence(NamedTuple):
 
 
 class Particles(NamedTuple):
-    """Weighted latents of a filter, and what model and guide keep of the past."""
+    """Weighted latents, as the states that model and guide keep of the past."""
 
     log_weights: Tensor  # normalized over particles, (K, batch)
     prior: Any
@@ -67,8 +69,8 @@ def smc(
         resample_below: effective particles over K below which they are resampled; 0 never
             does, which is importance sampling, 1 always does.
         lengths: ``(batch,)``.
-        generator: of the proposals' noise and of resampling, on the device of ``x``; an
-            iterative guide draws the noise of its updates from torch's own.
+        generator: of the proposals' N(0, I) draws and of resampling, on the device of ``x``; an
+            iterative guide draws for its updates from torch's own.
 
     Raises:
         TypeError: for a model without latents, or a guide without steps.
@@ -78,17 +80,18 @@ def smc(
     Johansen, *A Tutorial on Particle Filtering and Smoothing*.
     """
     check_filter(model, guide, num_particles, resample_below)
-    parts = model.split(x, lengths)
-    y, context = model.noise(parts), guide.context(parts)
+    restore(guide)
+    batch = model.batch(x, lengths)
+    y, context = model.to_noise(batch), guide.context(batch)
     past = None if model.memory is None else model.memory(y)
-    log_det = _log_det(model, parts.history, parts.values, parts.mask)
-    particles = start(model, guide, num_particles, parts.batch, like=y)
+    log_det = _log_det(model, batch)
+    particles = start(model, guide, num_particles, batch.size, like=y)
     found = []
     for t in range(y.shape[1]):
-        alive = None if parts.mask is None else parts.mask[:, t]
-        noise = draw(model, num_particles, y[:, t], generator)
+        alive = None if batch.mask is None else batch.mask[:, t]
+        eps = draw(model, num_particles, y[:, t], generator)
         filtered, particles = advance(
-            model, guide, particles, y[:, t], context[:, t], _at(past, t), noise, alive=alive
+            model, guide, particles, y[:, t], context[:, t], _at(past, t), eps, alive=alive
         )
         particles = resample(particles, filtered, resample_below, generator, alive=alive)
         found.append((filtered.log_likelihood - log_det[:, t], filtered.effective_size))
@@ -97,7 +100,7 @@ def smc(
 
 
 def start(model: SLVM, guide: ForwardGuide, size: int, batch: int, *, like: Tensor) -> Particles:
-    """Equally weighted particles before the first frame."""
+    """Weigh particles equally before the first frame."""
     shape = torch.Size((size, batch))
     weights = torch.full(shape, -math.log(size), dtype=torch.float64, device=like.device)
     prior = model.prior.initial_state(shape)
@@ -105,7 +108,7 @@ def start(model: SLVM, guide: ForwardGuide, size: int, batch: int, *, like: Tens
 
 
 def draw(model: SLVM, size: int, y: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Noise of one step's proposals, ``(K, batch, latent_size)``."""
+    """Draw from N(0, I) for one step's proposals: ``(K, batch, latent_size)``."""
     shape = (size, len(y), model.latent_size)
     return torch.randn(shape, generator=generator, dtype=y.dtype, device=y.device)
 
@@ -117,7 +120,7 @@ def advance(
     y: Tensor,
     context: Tensor,
     past: Tensor | None,
-    noise: Tensor,
+    eps: Tensor,
     *,
     alive: Tensor | None = None,
 ) -> tuple[Filtered, Particles]:
@@ -130,10 +133,10 @@ def advance(
         y: the noise behind the frame, ``(batch, *frame_shape)``.
         context: of the guide, ``(batch, features)``.
         past: the model's summary of the frames before, where it has a memory.
-        noise: from :func:`draw`.
+        eps: from :func:`draw`.
         alive: ``(batch,)``, false where the sequence has ended.
     """
-    z, log_q, posterior = guide.step(noise, particles.posterior, context=context)
+    z, log_q, posterior = guide.step(eps, particles.posterior, context=context)
     log_p, prior = model.log_prob_step(y, z, particles.prior, past)
     log_ratio = (log_p.y + log_p.z - log_q).double()
     if alive is not None:
@@ -156,7 +159,7 @@ def resample(
     *,
     alive: Tensor | None = None,
 ) -> Particles:
-    """Systematic resampling of the sequences whose particles have become few."""
+    """Resample, systematically, the sequences whose particles have become few."""
     size = particles.log_weights.shape[0]
     few = (
         filtered.effective_size < below * size if below < 1 else filtered.effective_size < math.inf
@@ -182,7 +185,7 @@ def resample(
 
 
 def systematic(log_weights: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Ancestors ``(K, batch)``: each particle has K times its weight of them, up to one.
+    """Draw ancestors ``(K, batch)``: each particle has K times its weight of them, up to one.
 
     Source: Carpenter, Clifford, Fearnhead, *Improved particle filter for nonlinear problems*.
 
@@ -200,26 +203,27 @@ def systematic(log_weights: Tensor, generator: torch.Generator | None = None) ->
 
 
 def check_filter(model: Any, guide: Any, num_particles: int, resample_below: float) -> None:
-    """Refuse what has no steps to filter by."""
+    """Refuse a model or a guide without steps, and numbers out of range."""
     if not isinstance(model, SLVM) or not isinstance(guide, ForwardGuide):
         raise TypeError(
-            "a particle filter needs an SLVM and a guide that samples forward in time, got "
+            "expected an SLVM and a guide that samples forward in time for a particle filter, got "
             f"{type(model).__name__} and {type(guide).__name__}"
         )
     check_guide(model, guide)
     if num_particles < 1:
         raise ValueError(f"expected at least 1 particle, got {num_particles}")
     if not 0 <= resample_below <= 1:
-        raise ValueError(f"resample_below must lie in 0..1, got {resample_below:g}")
+        raise ValueError(f"expected resample_below in 0..1, got {resample_below:g}")
 
 
-def _log_det(
-    model: SLVM, history: Tensor | None, values: Tensor, mask: Tensor | None
-) -> Tensor:  # (batch, T)
+def _log_det(model: SLVM, batch: SequenceBatch) -> Tensor:  # (batch, T)
+    x = batch.targets
     if model.flow is None:
-        return values.new_zeros(values.shape[:2], dtype=torch.float64)
-    transform: ConditionedTemporalTransform = model.flow.condition(history=history, mask=mask)
-    return transform.log_scale(values).flatten(2).sum(-1).double()
+        return x.new_zeros(x.shape[:2], dtype=torch.float64)
+    transform: ConditionedTemporalTransform = model.flow.condition(
+        history=batch.history, mask=batch.mask
+    )
+    return transform.log_scale(x).flatten(2).sum(-1).double()
 
 
 def _at(past: Tensor | None, t: int) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Results as ArviZ takes them."""
+"""Conversion of results for ArviZ."""
 
 import warnings
 from typing import Any
@@ -8,7 +8,7 @@ import xarray as xr
 
 
 def to_arviz(tree: xr.DataTree) -> Any:
-    """Results in the type of the installed ArviZ, ready for its statistics.
+    """Convert results to the type of the installed ArviZ, ready for its statistics.
 
     ``az.summary``, ``az.loo`` and ``az.compare`` run on it as they are; what their numbers
     mean is said in :func:`~pyro_afslvm.results.infer`. For that, in a copy:
@@ -44,7 +44,7 @@ def to_arviz(tree: xr.DataTree) -> Any:
 
 
 def _spread(log_prob: xr.DataArray) -> xr.DataArray:
-    """Draws that agree to the rounding of float32, spread evenly over it."""
+    """Spread draws that agree to the rounding of float32 evenly over it."""
     rounding = np.finfo(np.float32).eps * np.maximum(1.0, abs(log_prob.mean("draw")))
     agree = log_prob.max("draw") - log_prob.min("draw") < rounding
     ladder = xr.DataArray(np.linspace(-0.5, 0.5, log_prob.sizes["draw"]), dims="draw")

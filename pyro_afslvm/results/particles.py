@@ -1,11 +1,10 @@
-"""Draws of the latents with what is known of each, and futures that follow them."""
+"""Draws of the latents, and their densities and importance weights."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from pyro.infer import Predictive
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -77,27 +76,6 @@ def evidence(*rounds: Tensor) -> Evidence:
     others = own if draws == 1 else _sum_of_others(own)
     count = particles * max(1, draws - 1)
     return Evidence(*estimate(log_weights.flatten(0, 1)), others - math.log(count))
-
-
-def futures(
-    model: Program,
-    latents: Mapping[str, Tensor],
-    x: Tensor,
-    *,
-    horizon: int,
-    chunk: int,
-    num_draws: int,
-) -> Tensor:
-    """Frames that follow ``x`` and draws of its latents: ``(draws, batch, horizon, *frame)``."""
-    parts, start = [], 0
-    for size in in_chunks(num_draws, chunk):
-        given = {site: z[start : start + size].to(x.device) for site, z in latents.items()}
-        options: dict[str, Any] = {"posterior_samples": given} if given else {"num_samples": size}
-        program = Predictive(model, parallel=True, return_sites=("x_future",), **options)
-        frames = program(x, horizon=horizon)["x_future"]
-        parts.append(frames.reshape(size, len(x), horizon, *x.shape[2:]).cpu())
-        start += size
-    return torch.cat(parts)
 
 
 def _sum_of_others(logs: Tensor) -> Tensor:

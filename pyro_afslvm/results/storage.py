@@ -128,7 +128,7 @@ def _exchange(new: Path, path: Path, old: Path) -> None:
 
 
 def _check(tree: xr.DataTree, name: str) -> None:
-    """Refuse what is not a tree of results of this version."""
+    """Refuse anything but a tree of results of this version."""
     groups = {node.path.lstrip("/") for node in tree.subtree} - {""}
     if unknown := sorted(groups - set(GROUPS)):
         raise ValueError(f"{name} has unknown groups: {', '.join(unknown)}")

@@ -1,4 +1,4 @@
-"""What inference finds, as one tree of labelled arrays."""
+"""Inference, and its findings as one tree of labelled arrays."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -43,8 +43,8 @@ def infer(
     r"""Posterior, evidence and forecasts of every sequence, in the groups of ArviZ.
 
     ``posterior``
-        ``z``, draws from the guide (chain, draw, sequence, time, latent); no such group
-        without a guide.
+        ``z``, draws from the guide (chain, draw, sequence, time, latent), and other latents with
+        dimensions of their own; no such group without a guide.
     ``posterior_predictive``
         ``x_future`` (chain, draw, sequence, time_future, ...), each draw following that draw
         of z; only with a horizon. Where a sequence ends earlier, its future does too.
@@ -120,7 +120,7 @@ def infer(
         frame = _Frame.of(x, draws, lengths)
         groups = _groups(draws, evidence, frame, exact=guide is None)
         if horizon:
-            future = _future(model, draws, x, frame, horizon=horizon, **options)
+            future = _future(model, draws, x, frame, horizon=horizon, lengths=lengths, **options)
             groups["posterior_predictive"] = {"x_future": future}
     tree = {name: _dataset(groups[name], frame) for name in GROUPS if name in groups}
     attrs = {"bound": "exact" if guide is None else "IWAE", "num_particles": num_particles}
@@ -155,7 +155,7 @@ class _Frame(NamedTuple):
         return FRAME_DIMS[self.x.ndim - 2]
 
     def hidden(self, values: Array, event: int) -> Array:
-        """NaN where a sequence has ended; values ``(..., batch, T, *event)``."""
+        """Put NaN where a sequence has ended; values ``(..., batch, T, *event)``."""
         mask = self.mask.reshape(*self.mask.shape, *[1] * event)
         return np.where(mask, values, values.dtype.type(np.nan))
 
@@ -220,14 +220,21 @@ def _groups(
     if draws.latents:
         groups["posterior"] = {
             site: _Variable(
-                (*per_draw, "time", "latent" if site == "z" else f"latent_{site}"),
-                frame.hidden(values.numpy(), 1)[None],
+                (*per_draw, "time", *_latent_dims(site, values.ndim - 3)),
+                frame.hidden(values.numpy(), values.ndim - 3)[None],
                 f"{site} ~ q({site} | x)",
                 "1",
             )
             for site, values in draws.latents.items()
         }
     return groups
+
+
+def _latent_dims(site: str, event: int) -> tuple[str, ...]:
+    """Names of the dimensions of a latent of one frame."""
+    if event == 1:
+        return ("latent" if site == "z" else f"latent_{site}",)
+    return tuple(f"latent_{site}_{axis}" for axis in range(event))
 
 
 def _data(frame: _Frame) -> dict[str, dict[str, _Variable]]:
@@ -253,17 +260,19 @@ def _future(
     horizon: int,
     num_draws: int,
     chunk: int,
+    lengths: "Tensor | None",
 ) -> _Variable:
-    from pyro_afslvm.results import particles
+    from pyro_afslvm.forecasting.futures import futures
 
-    shape = (num_draws, len(frame.x), horizon, *frame.x.shape[2:])
-    values = np.empty(shape, frame.x.dtype)
-    for length in np.unique(frame.lengths).tolist():  # no future may follow padding
-        rows = np.flatnonzero(frame.lengths == length)
-        latents = {s: z[:, rows, : length - frame.given] for s, z in draws.latents.items()}
-        values[:, rows] = particles.futures(
-            model, latents, x[rows, :length], horizon=horizon, chunk=chunk, num_draws=num_draws
-        )
+    def posterior(given: "Tensor | None", rows: Array) -> Callable[[range], dict[str, "Tensor"]]:
+        scored = (0 if given is None else given.shape[1]) - frame.given
+        latents = {site: z[:, rows, :scored] for site, z in draws.latents.items()}
+        return lambda samples: {site: z[samples].to(x.device) for site, z in latents.items()}
+
+    values = np.empty((num_draws, len(x), horizon, *x.shape[2:]), frame.x.dtype)
+    options: dict[str, Any] = {"horizon": horizon, "num_samples": num_draws, "chunk": chunk}
+    for future in futures(model, posterior, x, lengths=lengths, **options):
+        values[future.samples, future.rows] = future.sites["x_future"].cpu().numpy()
     dims = ("chain", "draw", "sequence", "time_future", *frame.dims)
     return _Variable(dims, values[None], "frames that follow each sequence's own last one", "1")
 

@@ -12,7 +12,7 @@ import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_afslvm.models.base import split
+from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.models.programs import evaluating
 from pyro_afslvm.objectives.loss import BoundLoss
@@ -119,7 +119,7 @@ def _check(model: nn.Module, data: Tensor) -> None:
     context = int(getattr(model, "context_length", 0))
     frame_shape = getattr(model, "frame_shape", tuple(data.shape[2:]))
     for part in data.split(64):
-        split(part, frame_shape=frame_shape, context_length=context, lengths=None)
+        SequenceBatch.of(part, frame_shape=frame_shape, context_length=context)
 
 
 def _batches(model: nn.Module, data: Tensor, size: int, seed: int) -> Iterator[Tensor]:

@@ -21,7 +21,6 @@ from pyro_afslvm.guides import FilteringGuide
 from pyro_afslvm.models.base import simulate
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder
 from pyro_afslvm.objectives import iwae
-from tests.forecasting.test_streaming import video
 from tests.support.guides import (
     GIVEN,
     LATENT,
@@ -32,6 +31,7 @@ from tests.support.guides import (
     flow,
     sequences,
     system,
+    video,
 )
 from tests.support.processes import run_python
 from tests.support.registry import calls, perturb
@@ -48,19 +48,19 @@ def test_the_noise_behind_a_future_is_what_it_was_made_of(model: str):
     pair, x, s, h = system(model, "filtering"), sequences(), 4, 5
     model_, given = pair.model, pair.model.context_length
     z = torch.randn(s, len(x), x.shape[1] - given, LATENT, dtype=torch.float64)
-    noise = torch.randn(s, len(x), h, model_.noise_size, dtype=torch.float64)
+    eps = torch.randn(s, len(x), h, model_.eps_size, dtype=torch.float64)
     with torch.no_grad():
         state = model_.initial_state(torch.Size((s, len(x))), given=model_.given(x), z=z)
-        future = simulate(model_, noise, state)
+        future = simulate(model_, eps, state)
         whole_z = torch.cat([z, future.z], 2)
         for i in range(s):
-            parts = model_.split(torch.cat([x, future.x[i]], 1))
-            behind = model_.latents(parts).transforms[0].inv(whole_z[i])[:, -h:]
-            torch.testing.assert_close(behind, noise[i, ..., :LATENT], rtol=1e-6, atol=1e-6)
-            past = None if model_.memory is None else model_.memory(model_.noise(parts))
+            batch = model_.batch(torch.cat([x, future.x[i]], 1))
+            behind = model_.transition_distribution(batch).transforms[0].inv(whole_z[i])[:, -h:]
+            torch.testing.assert_close(behind, eps[i, ..., :LATENT], rtol=1e-6, atol=1e-6)
+            past = None if model_.memory is None else model_.memory(model_.to_noise(batch))
             location, scale = model_.decode(whole_z[i], past)
-            behind = ((model_.noise(parts) - location) / scale)[:, -h:]
-            torch.testing.assert_close(behind, noise[i, ..., LATENT:], rtol=1e-6, atol=1e-6)
+            behind = ((model_.to_noise(batch) - location) / scale)[:, -h:]
+            torch.testing.assert_close(behind, eps[i, ..., LATENT:], rtol=1e-6, atol=1e-6)
 
 
 def moments(samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -208,7 +208,7 @@ def test_every_frame_is_encoded_once():
 def test_memory_is_flat_in_the_samples():
     program = """
 import resource, sys, torch
-from tests.forecasting.test_streaming import video
+from tests.support.guides import video
 from pyro_afslvm import rollout
 torch.set_num_threads(1)
 model, guide = video()
@@ -248,9 +248,9 @@ def test_bad_requests():
     refused("lengths must lie in 3..8, got 8..9", lengths=torch.tensor([8, 9, 8]))
     refused("expected 3 whole lengths", lengths=torch.tensor([8, 8]))
     refused("expected no lengths without x", x=None, lengths=torch.tensor([8]))
-    refused("expected a guide: this model has latents", guide=None)
+    refused("expected a guide, for this model has latents; got none", guide=None)
     refused("expected a guide with a site z, got sites", guide=lambda x: None)
-    refused("the guide was made for another model", guide=system("plain", "filtering").guide)
+    refused("made for another model", guide=system("plain", "filtering").guide)
     refused("temperature of at least 0, got inf", temperature=float("inf"))
     refused("x holds NaN or Inf", x=torch.full_like(x, float("nan")))
     refused("floating point numbers, got torch.int64", x=x.long())
@@ -261,7 +261,7 @@ def test_bad_requests():
 
 def test_a_flow_takes_no_guide_and_short_sequences():
     model, x = FlowModel(flow().double(), (SIZE,)), sequences()
-    with pytest.raises(ValueError, match="a flow has no latents"):
+    with pytest.raises(ValueError, match="expected no guide, for a flow has no latents; got one"):
         rollout(model, system("plain", "filtering").guide, x, horizon=2)
     lengths = torch.tensor([GIVEN, 8, 5])
     assert rollout(model, None, x, horizon=2, lengths=lengths).x_future.shape[1] == 3

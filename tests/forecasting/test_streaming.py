@@ -7,21 +7,26 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm import (
-    SLVM,
     ConvConditioner,
-    FilteringGuide,
     FlowModel,
-    LSTMConditioner,
     StreamingFilter,
     TemporalAffine,
     TemporalChain,
     fit,
 )
 from pyro_afslvm.forecasting.streaming import FilterUpdate
-from pyro_afslvm.networks import ConvDecoder, ConvEncoder
 from pyro_afslvm.objectives import smc
 from pyro_afslvm.transforms import LastFrame
-from tests.support.guides import GIVEN, LATENT, MODELS, PAIRS, SIZE, sequences, system
+from tests.support.guides import (
+    GIVEN,
+    LATENT,
+    PAIRS,
+    SIZE,
+    same_updates,
+    sequences,
+    system,
+    video,
+)
 from tests.support.registry import calls, perturb
 
 FILTERS = [pair for pair in PAIRS if "smoothing" not in pair[1]]
@@ -35,15 +40,8 @@ def run(stream: StreamingFilter, x: Tensor) -> list[FilterUpdate]:
 @pytest.mark.parametrize("size", [1, 6])
 def test_it_is_the_batch_filter(model: str, guide: str, size: int):
     pair, x = system(model, guide), sequences()
-    if guide == "iterative":  # the noise of its updates is drawn in another order
-        make = pair.guide._context
-
-        def still(y: Tensor, past: Tensor | None) -> Tensor:
-            context = make(y, past).clone()
-            context[..., -2 * LATENT :] = 0.5
-            return context
-
-        pair.guide._context = still
+    if guide == "iterative":  # draws for its updates in another order
+        pair.guide.draw = same_updates
     batch = torch.Generator().manual_seed(3)
     with torch.no_grad():
         expected = smc(*pair, x, num_particles=size, generator=batch)
@@ -105,9 +103,9 @@ def test_the_forecast_has_the_moments_of_the_future(model: str):
     given = pair.model.given(x)
     state = pair.model.initial_state(torch.Size([n, 1]), given=given)
     state = state._replace(prior=particles.prior)
-    noise = torch.randn(n, 1, pair.model.noise_size, dtype=torch.float64)
+    eps = torch.randn(n, 1, pair.model.eps_size, dtype=torch.float64)
     with torch.no_grad():
-        frames = pair.model.step(noise, state)[0].x
+        frames = pair.model.step(eps, state)[0].x
     weights = particles.log_weights.exp()[..., None]
     mean = (weights * frames).sum(0)
     squares = (frames - forecast.mean).square()
@@ -115,15 +113,6 @@ def test_the_forecast_has_the_moments_of_the_future(model: str):
     assert ((forecast.mean - mean).abs() < 6 * error).all()
     variance = (weights * squares).sum(0)
     assert ((forecast.scale.square() - variance).abs() < 6 * error_of_squares).all()
-
-
-def video() -> tuple[SLVM, FilteringGuide]:
-    torch.manual_seed(0)
-    frame = (1, 16, 16)
-    flow = TemporalAffine(ConvConditioner(1, hidden=4, depth=1, window=3))
-    prior = TemporalAffine(LSTMConditioner(3, hidden=5))
-    model = SLVM(frame, 3, prior=prior, decoder=ConvDecoder(3, frame, width=4), flow=flow)
-    return model.eval(), FilteringGuide(model, ConvEncoder(frame, features=6, width=4)).eval()
 
 
 def numbers(thing: object) -> int:
@@ -177,17 +166,17 @@ def test_an_odd_frame_stands_out():
 
 @pytest.mark.parametrize("guide", ["smoothing", "smoothing-iaf"])
 def test_a_smoothing_guide_is_refused(guide: str):
-    with pytest.raises(TypeError, match="SmoothingGuide sees later frames"):
+    with pytest.raises(TypeError, match="got SmoothingGuide, which sees later frames"):
         StreamingFilter(*system("plain", guide))
-    with pytest.raises(TypeError, match="SmoothingGuide sees later frames"):
+    with pytest.raises(TypeError, match="got SmoothingGuide, which sees later frames"):
         system("plain", guide).guide.frame_context(torch.zeros(1, SIZE))
 
 
 def test_what_does_not_fit():
     pair = system("plain", "filtering")
-    with pytest.raises(TypeError, match="a flow has no latents"):
+    with pytest.raises(TypeError, match="expected no guide, for a flow has no latents; got one"):
         StreamingFilter(flows()["1-AF"], pair.guide)
-    with pytest.raises(TypeError, match="needs an SLVM and a guide"):
+    with pytest.raises(TypeError, match="expected an SLVM and a guide"):
         StreamingFilter(pair.model, None)
     with pytest.raises(ValueError, match="at least 1 particle"):
         StreamingFilter(*pair, num_particles=0)
@@ -196,9 +185,7 @@ def test_what_does_not_fit():
         stream.update(torch.zeros(2, SIZE + 1))
     with pytest.raises(ValueError, match="NaN or Inf"):
         stream.update(torch.full((2, SIZE), math.nan))
-    for length in range(1, GIVEN + 3):
+    for _ in range(GIVEN + 2):
         stream.update(torch.zeros(2, SIZE, dtype=torch.float64))
         with pytest.raises(ValueError, match=r"frames of 2 streams as before, got 3"):
             stream.update(torch.zeros(3, SIZE, dtype=torch.float64))
-        assert length
-    assert MODELS

@@ -24,8 +24,7 @@ from pyro_afslvm import (
 )
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from pyro_afslvm.objectives import bound_terms, log_prob_per_step, smc
-from tests.oracle.test_kalman import build as linear_model
-from tests.oracle.test_kalman import sequences as linear_sequences
+from pyro_afslvm.transforms import AffineParameters
 from tests.support.guides import (
     GIVEN,
     GUIDES,
@@ -34,9 +33,12 @@ from tests.support.guides import (
     SIZE,
     encoder,
     plain,
+    same_updates,
     sequences,
     system,
 )
+from tests.support.kalman import build as linear_model
+from tests.support.kalman import sequences as linear_sequences
 
 each = pytest.mark.parametrize(("model", "guide"), PAIRS)
 LENGTHS = torch.tensor([5, 8, 6])
@@ -52,7 +54,7 @@ def sight(guide: str) -> Tensor:
 
     def means(x: Tensor) -> Tensor:
         torch.manual_seed(3)  # of the iterative guide's noise
-        transform = posterior.distribution(model.split(x)).transforms[0]
+        transform = posterior.distribution(model.batch(x)).transforms[0]
         return transform.levels(z)[0].shift[0]
 
     with torch.no_grad():  # by differences: the iterative posterior holds the model still
@@ -79,7 +81,7 @@ def test_smoothing_sees_everything():
 
 def test_iaf_makes_the_posterior_of_a_step_depend_on_its_own_entries():
     model, posterior = system("plain", "filtering-iaf")
-    q = posterior.distribution(model.split(sequences(1)))
+    q = posterior.distribution(model.batch(sequences(1)))
     _, iaf = q.transforms
     u = torch.randn(1, 6, LATENT, dtype=torch.float64)
     jacobian = torch.autograd.functional.jacobian(lambda v: iaf(v)[0, 2], u)[:, 0, 2]
@@ -153,10 +155,10 @@ def test_vectorised_particles_are_single_ones(model: str, guide: str):
 @each
 def test_step_by_step_is_the_distribution(model: str, guide: str):
     pair, x = system(model, guide), sequences()
-    parts = pair.model.split(x)
-    context = pair.guide.context(parts)
+    batch = pair.model.batch(x)
+    context = pair.guide.context(batch)
     pair.guide.context = lambda _: context  # one draw of the iterative guide's noise
-    q = pair.guide.distribution(parts)
+    q = pair.guide.distribution(batch)
     state, zs, log_probs = pair.guide.initial_state((len(x),)), [], []
     for t in range(context.shape[1]):
         noise = torch.randn(len(x), LATENT, dtype=torch.float64)
@@ -173,7 +175,7 @@ def test_step_by_step_is_the_distribution(model: str, guide: str):
 @pytest.mark.parametrize("known", [1, 3])
 def test_the_posterior_goes_on_after_given_latents(model: str, guide: str, known: int):
     pair, x = system(model, guide), sequences()
-    context = pair.guide.context(pair.model.split(x))
+    context = pair.guide.context(pair.model.batch(x))
     noise = torch.randn(len(x), context.shape[1], LATENT, dtype=torch.float64)
     whole = pair.guide.posterior.condition(context=context)
     z = whole(noise)
@@ -196,20 +198,16 @@ def test_predictive_rolls_out(model: str, guide: str, parallel: bool):
 @each
 def test_a_ragged_batch_is_its_sequences_one_by_one(model: str, guide: str):
     pair, x = system(model, guide), sequences()
-    if guide == "iterative":  # the same noise of the updates for both
-        make = pair.guide._context
-        pair.guide._context = lambda y, past: (
-            make(0 * y, None if past is None else 0 * past) * 0
-            + (torch.cat([y, *([] if past is None else [past]), y.new_ones(*y.shape[:-1], 8)], -1))
-        )
-    whole = pair.guide.distribution(pair.model.split(x, LENGTHS))
+    if guide == "iterative":  # the same updates for both
+        pair.guide.draw = same_updates
+    whole = pair.guide.distribution(pair.model.batch(x, LENGTHS))
     z = whole.sample()
     of_q = log_prob_per_step(whole, z)
     of_x = pair.model.log_prob(x, z, lengths=LENGTHS)
     given = GIVEN if pair.model.flow is not None else 0
     for i, length in enumerate(LENGTHS.tolist()):
         steps = length - given
-        alone = pair.guide.distribution(pair.model.split(x[i : i + 1, :length]))
+        alone = pair.guide.distribution(pair.model.batch(x[i : i + 1, :length]))
         expected = log_prob_per_step(alone, z[i : i + 1, :steps])[0]
         torch.testing.assert_close(of_q[i, :steps], expected, rtol=1e-9, atol=1e-9)
         expected = pair.model.log_prob(x[i : i + 1, :length], z[i : i + 1, :steps])[0]
@@ -280,21 +278,16 @@ def test_the_bound_rises_with_the_iterations(float64: None):
 
 def test_the_gradient_the_iterative_guide_uses_is_that_of_the_bound():
     model, guide = system("vrnn", "iterative")
-    conditioner = guide.posterior.conditioner
     y, past = torch.randn(2, SIZE).double(), torch.randn(2, 5).double()
-    noise, previous = torch.randn(2, LATENT).double(), torch.randn(2, LATENT).double()
+    eps, previous = torch.randn(2, LATENT).double(), torch.randn(2, LATENT).double()
     prior = model.prior.initial_state(torch.Size([2]))
     prior = model.prior.inverse_step(previous, prior, context=past)[2]
     shift, log_scale = torch.randn(2, 2, LATENT).double()
-    found = conditioner._gradient(
-        type(conditioner(noise[:, None], context=guide._context(y, past)[:, None]))(
-            shift, log_scale
-        ),
-        noise, y, prior, past,
-    )  # fmt: skip
+    now = AffineParameters(shift, log_scale)
+    found = guide.posterior.conditioner._gradient(now, eps, y, prior, past)
 
     def bound(shift: Tensor, log_scale: Tensor) -> Tensor:
-        z = shift + log_scale.exp() * noise
+        z = shift + log_scale.exp() * eps
         p = model.prior.predict(z, prior, context=past)
         log_p = torch.distributions.Normal(p.shift, p.log_scale.exp()).log_prob(z).sum()
         location, scale = model.decoder(torch.cat([z, past], -1))
@@ -311,9 +304,9 @@ def test_no_iterations_is_the_prior():
     guide.iterations = 0
     x = sequences()
     z = torch.randn(3, 6, LATENT, dtype=torch.float64)
-    parts = model.split(x)
+    batch = model.batch(x)
     torch.testing.assert_close(
-        guide.distribution(parts).log_prob(z), model.latents(parts).log_prob(z)
+        guide.distribution(batch).log_prob(z), model.transition_distribution(batch).log_prob(z)
     )
 
 
@@ -330,14 +323,14 @@ def test_iterations_work_in_every_mode_of_autograd():
 
 def test_the_posterior_is_searched_again_when_the_model_changed():
     model, guide = system("plain", "iterative")
-    parts = model.split(sequences())
-    context = guide.context(parts)
+    batch = model.batch(sequences())
+    context = guide.context(batch)
     guide.context = lambda _: context
     with torch.no_grad():
-        z = guide.distribution(parts).sample()
-        before = guide.distribution(parts).log_prob(z)
+        z = guide.distribution(batch).sample()
+        before = guide.distribution(batch).log_prob(z)
         model.decoder.heads.bias.add_(1.0)
-        after = guide.distribution(parts).log_prob(z)
+        after = guide.distribution(batch).log_prob(z)
     assert (before != after).all()
 
 
@@ -349,7 +342,7 @@ def test_a_guide_of_another_model():
     decoder = MLPDecoder(2, SIZE)
     model = SLVM((SIZE,), 2, prior=TemporalAffine(LSTMConditioner(2)), decoder=decoder)
     model.flow, model.context_length = other.flow, other.context_length
-    with pytest.raises(ValueError, match="the guide was made for another model"):
+    with pytest.raises(ValueError, match="made for another model"):
         Trace_ELBO().loss(model, guide, sequences())
 
 
@@ -362,12 +355,12 @@ def test_an_encoder_for_another_size_of_frames():
     )
     small = ConvEncoder((1, 8, 8), features=5, width=4)
     for guide in (FilteringGuide(model, small), SmoothingGuide(model, small)):
-        with pytest.raises(ValueError, match=r"was not made for frames of \(1, 16, 16\)"):
-            guide.context(model.split(torch.rand(1, 4, 1, 16, 16)))
+        with pytest.raises(ValueError, match=r"expected an encoder of frames \(1, 16, 16\)"):
+            guide.context(model.batch(torch.rand(1, 4, 1, 16, 16)))
     model = plain(with_flow=False)
     for guide in (FilteringGuide(model, MLPEncoder(5)), SmoothingGuide(model, MLPEncoder(5))):
-        with pytest.raises(ValueError, match=r"was not made for frames of \(3,\)"):
-            guide.context(model.split(sequences().float()))
+        with pytest.raises(ValueError, match=r"expected an encoder of frames \(3,\)"):
+            guide.context(model.batch(sequences().float()))
 
 
 def test_parts_of_another_size():
@@ -380,7 +373,7 @@ def test_parts_of_another_size():
     with pytest.raises(ValueError, match="the posterior must be a transform of vectors"):
         FilteringGuide(plain(), encoder(), posterior=TemporalAffine(ConvConditioner(1)))
     model = SLVM((SIZE,), LATENT, prior=plain().prior, decoder=MLPDecoder(LATENT, 1))
-    with pytest.raises(ValueError, match=r"the decoder gave \(3, 8, 1\) for frames of \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected a decoder of frames \(3,\), got \(3, 8, 1\)"):
         model.log_prob(sequences().float(), torch.zeros(3, 8, LATENT))
 
 

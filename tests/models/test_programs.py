@@ -1,8 +1,6 @@
 """The Pyro programs: what they sample, what they refuse."""
 
-import gc
 import re
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +23,6 @@ from pyro_afslvm import (
     TemporalAffine,
     TemporalChain,
 )
-from pyro_afslvm.models.param_store import register
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
 SIZE, LATENT = 2, 3
@@ -411,24 +408,6 @@ def test_checks_of_values_cost_nothing_once_validation_is_off() -> None:
     pyro.enable_validation(False)
     x = torch.full((2, 6, 1, 16, 16), float("nan"))
     assert video_flow().model.log_prob(x).isnan().all()
-
-
-def test_the_param_store_lets_go_of_a_module_that_is_gone():
-    store, shared = pyro.get_param_store(), nn.Linear(2, 2)
-    one, two = nn.Sequential(shared, nn.Linear(2, 3)), nn.Sequential(shared)
-    for module in (one, two):
-        register(module)
-    names = {id(store._params[name]) for name in store._params}
-    assert names == {id(p) for p in one.parameters()}
-    weights = weakref.ref(one[1].weight)
-    del one, module
-    gc.collect()
-    assert weights() is None
-    assert {id(p) for p in store._params.values()} == {id(p) for p in two.parameters()}
-    assert all(store.param_name(p) in store for p in two.parameters())
-    del two
-    gc.collect()
-    assert not list(store.keys())
 
 
 def test_padding_whose_gradient_would_be_infinite():

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_afslvm import SLVM, FrameMemory, LSTMConditioner, TemporalAffine
+from pyro_afslvm import SLVM, HistoryEncoder, LSTMConditioner, TemporalAffine
 from pyro_afslvm.networks import ConvEncoder, MLPDecoder, MLPEncoder
 from tests.support.guides import LATENT, SIZE, prior, sequences, system
 from tests.support.registry import perturb
 
 
-def memory(hidden: int) -> FrameMemory:
+def memory(hidden: int) -> HistoryEncoder:
     torch.manual_seed(0)
-    made = FrameMemory(MLPEncoder(SIZE, features=7), hidden=hidden).double()
+    made = HistoryEncoder(MLPEncoder(SIZE, features=7), hidden=hidden).double()
     perturb(made)
     return made
 
@@ -45,7 +45,7 @@ def test_the_present_is_never_visible(hidden: int):
 
 
 def test_video():
-    made = FrameMemory(ConvEncoder((1, 8, 8), features=4, width=4), hidden=3)
+    made = HistoryEncoder(ConvEncoder((1, 8, 8), features=4, width=4), hidden=3)
     assert made(torch.rand(2, 5, 1, 8, 8)).shape == (2, 5, 3)
 
 
@@ -77,7 +77,7 @@ def test_the_conditionals_are_those_of_the_formula():
 def test_the_joint_density_integrates_to_one():
     """Importance sampling of p(x) from a wide Gaussian, for two frames of one number."""
     torch.manual_seed(1)
-    keeps = FrameMemory(MLPEncoder(1, features=3))
+    keeps = HistoryEncoder(MLPEncoder(1, features=3))
     model = SLVM(
         (1,),
         1,
@@ -105,7 +105,7 @@ def test_a_decoder_with_nothing_to_see():
 
 
 def test_a_prior_without_room_for_the_memory():
-    keeps = FrameMemory(MLPEncoder(SIZE, features=7))
+    keeps = HistoryEncoder(MLPEncoder(SIZE, features=7))
     model = SLVM((SIZE,), LATENT, prior=prior(), decoder=MLPDecoder(LATENT, SIZE), memory=keeps)
     with pytest.raises(ValueError, match="expected 0 context features, got 7"):
         model(torch.randn(2, 5, SIZE))

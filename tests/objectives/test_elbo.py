@@ -196,7 +196,9 @@ def test_terms_per_step_sum_to_the_distribution(case: str, float64: None) -> Non
     if pair.guide is None:
         distribution = model.distribution(x)
     else:
-        distribution = model.frames(torch.randn(BATCH, SCORED, LATENT), model.split(x))
+        distribution = model.emission_distribution(
+            torch.randn(BATCH, SCORED, LATENT), model.batch(x)
+        )
     scored = x[:, model.context_length :]
     per_step = log_prob_per_step(distribution, scored)
     assert per_step.shape == (BATCH, SCORED)

@@ -9,7 +9,7 @@ import torch
 
 from pyro_afslvm import ConvConditioner, FlowModel, TemporalAffine
 from pyro_afslvm.objectives import bound_terms, iwae
-from tests.oracle.test_kalman import (
+from tests.support.kalman import (
     build,
     evidence,
     exact_posterior,

@@ -11,16 +11,16 @@ from torch.distributions import kl_divergence
 from pyro_afslvm import fit
 from pyro_afslvm.distributions import across_time, standard_normal
 from pyro_afslvm.objectives import (
-    LatentScale,
+    KLScale,
     bound_terms,
     kl_per_step,
     log_prob_per_step,
     warmed_up,
 )
-from tests.oracle.test_kalman import build, exact_posterior, noise, plain_guide
-from tests.oracle.test_kalman import sequences as linear_sequences
-from tests.oracle.test_kalman import system as linear_system
 from tests.support.guides import PAIRS, prior, sequences, system
+from tests.support.kalman import build, exact_posterior, noise, plain_guide
+from tests.support.kalman import sequences as linear_sequences
+from tests.support.kalman import system as linear_system
 
 GAUSSIAN = [pair for pair in PAIRS if "iaf" not in pair[1]]
 LENGTHS = torch.tensor([5, 8, 6])
@@ -30,10 +30,10 @@ LENGTHS = torch.tensor([5, 8, 6])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["even", "ragged"])
 def test_analytic_and_sampled_divergence_agree(model: str, guide: str, lengths):
     pair, x, n = system(model, guide), sequences(), 4000
-    parts = pair.model.split(x, lengths)
+    parts = pair.model.batch(x, lengths)
     with torch.no_grad():
         q = pair.guide.distribution(parts).expand([n, len(x)])
-        p = pair.model.latents(parts)
+        p = pair.model.transition_distribution(parts)
         z = q.rsample()
         analytic = kl_per_step(q, p.expand([n, len(x)]))
         sampled = log_prob_per_step(q, z) - log_prob_per_step(p, z)
@@ -139,9 +139,9 @@ def test_a_point_estimate_has_one(float64: None):
 
 def test_nothing_drawn_yet():
     pair = system("plain", "filtering")
-    parts = pair.model.split(sequences())
+    parts = pair.model.batch(sequences())
     with pytest.raises(TypeError, match="no sequence has been drawn"):
-        kl_per_step(pair.guide.distribution(parts), pair.model.latents(parts))
+        kl_per_step(pair.guide.distribution(parts), pair.model.transition_distribution(parts))
 
 
 # annealing ---------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_the_divergence_is_scaled_in_both_programs(elbo: type):
     terms = []
     for beta in (0.25, 1.0):
         pyro.set_rng_seed(1)
-        scale = LatentScale(beta)
+        scale = KLScale(beta)
         terms.append(-elbo().loss(scale(pair.model), scale(pair.guide), x))
     pyro.set_rng_seed(1)
     assert terms[1] == pytest.approx(-elbo().loss(*pair, x), rel=1e-12)
@@ -166,7 +166,7 @@ def test_the_divergence_is_scaled_in_both_programs(elbo: type):
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
 def test_a_scale_that_is_none(scale: float):
     with pytest.raises(ValueError, match="positive scale"):
-        LatentScale(scale)
+        KLScale(scale)
 
 
 def test_fit_warms_up():

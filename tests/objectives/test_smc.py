@@ -14,7 +14,9 @@ from pyro_afslvm import SLVM, ConvConditioner, FlowModel, IterativeGuide, Tempor
 from pyro_afslvm.objectives import bound_terms, iwae, smc
 from pyro_afslvm.objectives.smc import systematic
 from pyro_afslvm.transforms import LastFrame
-from tests.oracle.test_kalman import (
+from tests.support.guides import GIVEN, PAIRS, system
+from tests.support.guides import sequences as random_sequences
+from tests.support.kalman import (
     Chain,
     bounds,
     build,
@@ -28,9 +30,7 @@ from tests.oracle.test_kalman import (
     random_guide,
     sequences,
 )
-from tests.oracle.test_kalman import system as linear_system
-from tests.support.guides import GIVEN, PAIRS, system
-from tests.support.guides import sequences as random_sequences
+from tests.support.kalman import system as linear_system
 
 each = pytest.mark.parametrize(("model", "guide"), PAIRS)
 FILTER = importlib.import_module("pyro_afslvm.objectives.smc")
@@ -128,7 +128,7 @@ def test_without_resampling_the_weights_are_those_of_the_programs(
     model: str, guide: str, lengths: Tensor | None, monkeypatch: pytest.MonkeyPatch
 ):
     pair, x, k = system(model, guide), random_sequences(), 5
-    context = pair.guide.context(pair.model.split(x, lengths))
+    context = pair.guide.context(pair.model.batch(x, lengths))
     pair.guide.context = lambda _: context  # one draw of the iterative guide's noise
     steps = context.shape[1]
     eps = torch.randn(k, len(x), steps, pair.model.latent_size, dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_without_resampling_the_weights_are_those_of_the_programs(
     with torch.no_grad():
         found = smc(*pair, x, num_particles=k, resample_below=0.0, lengths=lengths)
         z = eps
-        for transform in pair.guide.distribution(pair.model.split(x, lengths)).transforms:
+        for transform in pair.guide.distribution(pair.model.batch(x, lengths)).transforms:
             z = transform(z)
         conditioned = [poutine.condition(part, {"z": z}) for part in pair]
         totals = []
@@ -154,7 +154,7 @@ def test_without_resampling_the_weights_are_those_of_the_programs(
     last = 1 / weights.square().sum(0)
     torch.testing.assert_close(found.effective_sizes[:, -1], last, rtol=1e-9, atol=1e-9)
     if lengths is not None:
-        ended = ~pair.model.split(x, lengths).mask
+        ended = ~pair.model.batch(x, lengths).mask
         assert (found.log_likelihood[ended] == 0).all()
 
 
@@ -163,7 +163,7 @@ def test_one_particle_gives_the_terms_of_the_bound(
     model: str, guide: str, monkeypatch: pytest.MonkeyPatch
 ):
     pair, x = system(model, guide), random_sequences()
-    context = pair.guide.context(pair.model.split(x))
+    context = pair.guide.context(pair.model.batch(x))
     pair.guide.context = lambda _: context
     pyro.set_rng_seed(4)
     with torch.no_grad():
@@ -288,7 +288,7 @@ def test_ended_sequences_are_not_resampled():
     finally:
         FILTER.systematic = original
     weights = torch.stack(rows)  # (T, K, batch), before each resampling
-    alive = pair.model.split(x, lengths).mask.T  # (T, batch)
+    alive = pair.model.batch(x, lengths).mask.T  # (T, batch)
     for i in range(3):
         last = int(alive[:, i].sum())
         after = weights[last:, :, i]  # equal since the resampling after the last frame
@@ -300,7 +300,7 @@ def test_ended_sequences_are_not_resampled():
 
 def test_what_cannot_be_filtered():
     pair, x = system("plain", "filtering"), random_sequences()
-    with pytest.raises(TypeError, match="needs an SLVM and a guide that samples forward"):
+    with pytest.raises(TypeError, match="expected an SLVM and a guide that samples forward"):
         smc(pair.model, lambda *_, **__: None, x)
     flow = FlowModel(TemporalAffine(ConvConditioner(1, hidden=4, depth=1)), (1, 8, 8))
     with pytest.raises(TypeError, match="got FlowModel and FilteringGuide"):
@@ -310,9 +310,9 @@ def test_what_cannot_be_filtered():
     with pytest.raises(ValueError, match="at least 1 particle, got 0"):
         bound_terms(*pair, x, num_particles=0)
     twin = system("plain", "filtering")
-    with pytest.raises(ValueError, match="the guide was made for another model"):
+    with pytest.raises(ValueError, match="made for another model"):
         smc(twin.model, pair.guide, x)
-    with pytest.raises(ValueError, match=r"resample_below must lie in 0..1, got 1.5"):
+    with pytest.raises(ValueError, match=r"expected resample_below in 0..1, got 1.5"):
         smc(*pair, x, resample_below=1.5)
     with pytest.raises(ValueError, match="lengths must lie in"):
         smc(*pair, x, lengths=torch.tensor([GIVEN, 8, 8]))

@@ -45,7 +45,7 @@ def library_loss(pair: Pair, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return -pair.model.log_prob(x).sum(), None
     q = poutine.trace(pair.guide).get_trace(x)
     z = q.nodes["z"]["value"]
-    context = pair.guide.context(pair.model.split(x))
+    context = pair.guide.context(pair.model.batch(x))
     noise = pair.guide.posterior.condition(context=context).inv(z).detach()
     p = poutine.trace(poutine.condition(pair.model, {"z": z})).get_trace(x)
     return q.log_prob_sum() - p.log_prob_sum(), noise
@@ -97,7 +97,7 @@ def test_a_sequential_rollout_of_latents_is_the_librarys(monkeypatch: Any) -> No
     monkeypatch.setattr(torch, "randn_like", lambda _: order.pop(0))
     found = sequential.sample(sequential.past(x), 3)
     with torch.no_grad():
-        context = guide.context(model.split(x))
+        context = guide.context(model.batch(x))
         z = guide.posterior.condition(context=context)(of_z[:, :1])
         state = model.initial_state(torch.Size([2]), given=model.given(x), z=z)
         expected = simulate(model, torch.cat([of_z[:, 1:], of_y], -1), state).x

@@ -20,12 +20,14 @@ from pyro_afslvm import (
     FilteringGuide,
     FlowModel,
     MLPConditioner,
+    ResNetVAE,
+    ResNetVAEGuide,
     TemporalAffine,
 )
 from pyro_afslvm.data import Protocol
 from pyro_afslvm.results import infer, to_arviz
 from pyro_afslvm.results.particles import evidence as estimate
-from tests.oracle.test_kalman import (
+from tests.support.kalman import (
     build,
     evidence,
     exact_posterior,
@@ -129,6 +131,19 @@ def test_video_has_named_axes() -> None:
     }
 
 
+def test_latents_of_images_have_dimensions_of_their_own() -> None:
+    model = ResNetVAE((1, 8, 8), layers=(1, 1), channels=2, width=4)
+    guide = ResNetVAEGuide(model, iaf_hidden=(4,), context_channels=3)
+    x = torch.rand(3, 2, 1, 8, 8).round()
+    tree = infer(model, guide, x, num_samples=4, horizon=2)
+    assert set(tree["posterior"].data_vars) == {"z_2", "z_1"}
+    assert dict(tree["posterior/z_1"].sizes) == {
+        **{"chain": 1, "draw": 4, "sequence": 3, "time": 2},
+        **{"latent_z_1_0": 2, "latent_z_1_1": 4, "latent_z_1_2": 4},
+    }
+    assert tree["posterior_predictive/x_future"].sizes["time_future"] == 2
+
+
 # ---- the numbers ----
 
 
@@ -138,10 +153,10 @@ def test_densities_are_those_of_the_draws() -> None:
     z = torch.as_tensor(tree["posterior/z"].values[0])
     step = model.log_prob(x, z).detach()
     np.testing.assert_allclose(tree["log_likelihood/x_step"][0], step, rtol=1e-5, atol=1e-5)
-    parts = model.split(x)
-    joint = step.sum(-1) + model.latents(parts).log_prob(z).detach()
+    batch = model.batch(x)
+    joint = step.sum(-1) + model.transition_distribution(batch).log_prob(z).detach()
     np.testing.assert_allclose(tree["sample_stats/lp"][0], joint, rtol=1e-5, atol=1e-5)
-    log_q = guide.distribution(parts).log_prob(z).detach()
+    log_q = guide.distribution(batch).log_prob(z).detach()
     np.testing.assert_allclose(tree["sample_stats/log_q"][0], log_q, rtol=1e-5, atol=1e-5)
     bound = tree["sample_stats/lp"] - tree["sample_stats/log_q"]
     np.testing.assert_allclose(tree["sample_stats/bound"], bound)

@@ -1,4 +1,4 @@
-"""Small models and every kind of guide for them, for the generic tests."""
+"""Small models and every kind of guide for them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from pyro_afslvm import (
     SLVM,
+    ConvConditioner,
     FilteringGuide,
-    FrameMemory,
+    HistoryEncoder,
     InverseAutoregressive,
     IterativeGuide,
     LSTMConditioner,
@@ -20,7 +21,7 @@ from pyro_afslvm import (
     TemporalHierarchy,
 )
 from pyro_afslvm.guides import ForwardGuide
-from pyro_afslvm.networks import MLPDecoder, MLPEncoder
+from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from tests.support.registry import perturb
 
 SIZE, LATENT, GIVEN = 3, 4, 2
@@ -60,7 +61,7 @@ def hierarchy() -> SLVM:
 
 
 def vrnn(*, with_flow: bool = True, hidden: int = 5) -> SLVM:
-    memory = FrameMemory(MLPEncoder(SIZE, features=7), hidden=hidden)
+    memory = HistoryEncoder(MLPEncoder(SIZE, features=7), hidden=hidden)
     return SLVM(
         (SIZE,),
         LATENT,
@@ -119,6 +120,22 @@ def system(model: str, guide: str, *, seed: int = 0, dtype: torch.dtype = torch.
     perturb(made)
     perturb(posterior)
     return System(made, posterior)
+
+
+def video() -> System:
+    """An SLVM with a flow on images, and its filtering guide, in single precision."""
+    torch.manual_seed(0)
+    frame = (1, 16, 16)
+    flow = TemporalAffine(ConvConditioner(1, hidden=4, depth=1, window=3))
+    prior = TemporalAffine(LSTMConditioner(3, hidden=5))
+    model = SLVM(frame, 3, prior=prior, decoder=ConvDecoder(3, frame, width=4), flow=flow)
+    guide = FilteringGuide(model, ConvEncoder(frame, features=6, width=4))
+    return System(model.eval(), guide.eval())
+
+
+def same_updates(batch_shape: tuple[int, ...], *, like: Tensor) -> Tensor:
+    """In place of the draws of an iterative guide, wherever and however often it draws."""
+    return like.new_full((*batch_shape, 2, LATENT), 0.5)
 
 
 def sequences(batch: int = 3, length: int = 8) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyro_afslvm.models.base import batch_size
+from pyro_afslvm.models.base import SequenceBatch, SequenceModel
 from pyro_afslvm.models.checks import check_horizon, check_shape
-from pyro_afslvm.models.param_store import register
+from pyro_afslvm.models.param_store import register, restore
 from pyro_afslvm.utils.checks import check_image
 
 
@@ -42,7 +42,7 @@ def precise(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class ImageModel(nn.Module):
+class ImageModel(SequenceModel):
     r"""A latent variable model of binary images, independent pixels given the latents.
 
     .. math:: p(x, z) = p(z) \prod_i \operatorname{Bernoulli}(x_i \mid \operatorname{logits}_i(z))
@@ -58,16 +58,11 @@ class ImageModel(nn.Module):
         ValueError: if it is not.
     """
 
+    plate_name = "image"
+
     def __init__(self, image_shape: tuple[int, ...]) -> None:
         check_image(image_shape)
-        super().__init__()
-        self.frame_shape = tuple(image_shape)
-        self.context_length = 0
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """Names of the latents, in the order in which they are drawn."""
-        raise NotImplementedError
+        super().__init__(image_shape)
 
     def draw(self, batch_shape: tuple[int, ...], *, suffix: str = "") -> Tensor:
         """Sample the latents of images ``(batch, T)`` within a Pyro program.
@@ -81,38 +76,27 @@ class ImageModel(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(
-        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
-    ) -> Tensor | None:
-        """p(x, z), and more images.
+    def batch(self, x: Tensor, lengths: Tensor | None = None) -> SequenceBatch:
+        """Check images of zeros and ones ``(batch, T, *image_shape)``, all of which count."""
+        restore(self)
+        check_images(x, self.frame_shape, lengths)
+        return SequenceBatch(None, x, None)
 
-        Args:
-            x: ``(batch, T, *image_shape)`` of zeros and ones; ``None`` to sample from nothing.
-            horizon: images to sample for each sequence; they do not depend on ``x``.
-            lengths: must be ``None``, every image counts.
+    def joint(self, batch: SequenceBatch) -> None:
+        """p(x, z)."""
+        x = batch.targets
+        pyro.sample("x", pixels(self.draw(tuple(x.shape[:2]))), obs=x)
 
-        Returns:
-            the sampled images ``(*batch, horizon, *image_shape)``, ``None`` without horizon.
-
-        Raises:
-            ValueError: for another shape, pixels that are not 0 or 1, or lengths.
-        """
-        register(self)
-        check_horizon(x, horizon, lengths)
-        batch = batch_size(x, self.frame_shape)
-        with pyro.plate("image", batch, dim=-1):
-            if x is not None:
-                check_images(x, self.frame_shape, lengths)
-                pyro.sample("x", pixels(self.draw((batch, x.shape[1]))), obs=x)
-            if not horizon:
-                return None
-            logits = self.draw((batch, horizon), suffix="_future")
-            images: Tensor = pyro.sample("x_future", pixels(logits))
-            return images
+    def future(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+        """Sample more images, which do not depend on those before."""
+        logits = self.draw((1 if x is None else len(x), horizon), suffix="_future")
+        images: Tensor = pyro.sample("x_future", pixels(logits))
+        return images
 
     @torch.no_grad()
     def sample_mean(self, num_images: int) -> Tensor:
         """E[x | z] of images sampled from nothing, ``(num_images, *image_shape)``."""
+        restore(self)
         with poutine.block(), pyro.plate("image", num_images, dim=-1):
             return self.draw((num_images, 1)).sigmoid().squeeze(-4)
 
@@ -154,9 +138,8 @@ class ImageGuide(nn.Module):
         check_horizon(x, horizon, lengths)
         if x is None:
             return None
-        check_images(x, self._model[0].frame_shape, lengths)
-        with pyro.plate("image", len(x), dim=-1):
-            return self.draw(x)
+        with self._model[0].plate(x):
+            return self.draw(self._model[0].batch(x, lengths).targets)
 
 
 def pixels(logits: Tensor) -> dist.TorchDistribution:

@@ -1,13 +1,11 @@
 """The recipes: the paper's sizes, and that every parameter of every one of them learns."""
 
-import copy
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
 
 import pyro
 import pyro.optim
-import pyro.poutine as poutine
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
@@ -31,7 +29,6 @@ RECIPES = sorted(
     for file in (ROOT / "models").rglob("*.py")
     if file.stem not in ("__init__", "motivating_example")  # the latter has no parameters
 )
-SMALL = "models.small.slvm_af1"
 
 
 def build(recipe: str, *frame_shape: tuple[int, ...]) -> Pair:
@@ -144,82 +141,3 @@ def test_svi_and_torch_get_the_same_gradients(recipe: str, float64: None) -> Non
     floor = 1e-12 * max(float(g.abs().max()) for g in by_svi)
     for name, p, expected in zip(names(pair), parameters(pair), by_svi, strict=True):
         torch.testing.assert_close(p.grad, expected, rtol=1e-8, atol=floor, msg=name)
-
-
-# ---- what Pyro's param store would leave untrained, without a word ----
-
-
-def test_a_second_model_of_the_same_class_trains() -> None:
-    first, second = build(SMALL), build(SMALL)
-    svi_step(first)
-    of_first, of_second = values(first), values(second)
-    svi_step(second)
-    assert unmoved(second, of_second) == []
-    assert len(unmoved(first, of_first)) == len(of_first)
-
-
-def test_two_models_of_the_same_class_in_one_program_are_both_seen() -> None:
-    pairs = [build(SMALL), build(SMALL)]
-    with poutine.trace(param_only=True) as captured:
-        for pair in pairs:
-            pair.model(batch(pair))
-            pair.guide(batch(pair))
-    seen = {id(site["value"].unconstrained()) for site in captured.trace.nodes.values()}
-    assert seen == {id(p) for pair in pairs for p in parameters(pair)}
-
-
-def test_a_copy_of_a_trained_pair_trains_on_its_own() -> None:
-    pair = build(SMALL)
-    svi_step(pair)
-    twin = copy.deepcopy(pair)
-    assert twin.guide.model is twin.model
-    assert twin.model is not pair.model
-    original, copied = values(pair), values(twin)
-    svi_step(twin)
-    assert unmoved(twin, copied) == []
-    assert len(unmoved(pair, original)) == len(original)
-    svi_step(pair)
-    assert unmoved(pair, original) == []
-
-
-def test_a_model_trains_after_the_param_store_was_cleared() -> None:
-    pair = build(SMALL)
-    svi_step(pair)
-    pyro.clear_param_store()
-    before = values(pair)
-    svi_step(pair)
-    assert unmoved(pair, before) == []
-
-
-def test_a_replaced_parameter_trains() -> None:
-    pair = build(SMALL)
-    svi_step(pair)
-    head = pair.model.flow.conditioner.heads
-    head.weight = nn.Parameter(2 * head.weight.detach())
-    pair.model.load_state_dict(copy.deepcopy(pair.model.state_dict()), assign=True)
-    before = values(pair)
-    svi_step(pair)
-    assert unmoved(pair, before) == []
-    assert len(pyro.get_param_store()) == len(parameters(pair))
-
-
-def test_a_frozen_flow_stays_and_trains_once_it_is_thawed() -> None:
-    pair = build(SMALL)
-    flow = {f"flow.{name}" for name, _ in pair.model.flow.named_parameters()}
-    pair.model.flow.requires_grad_(False)
-    before = values(pair)
-    svi_step(pair)
-    assert set(unmoved(pair, before)) == flow
-    pair.model.flow.requires_grad_(True)
-    before = values(pair)
-    svi_step(pair)
-    assert unmoved(pair, before) == []
-
-
-def test_a_model_with_weights_of_another_memory_format_trains() -> None:
-    pair = build(SMALL)
-    for module in modules(pair):
-        module.to(memory_format=torch.channels_last)
-    before = values(pair)
-    svi_step(pair)
-    assert unmoved(pair, before) == []
