@@ -115,5 +115,4 @@ def test_fit_warms_up_every_layer() -> None:
 
     pair.model.forward = watch
     fit(*pair, images(), steps=3, batch_size=4, kl_warmup=2, progress=False)
-    base = 1 / (4 * 2)  # sequences and images
-    assert seen == [[0.5 * base] * 3, [base] * 3, [base] * 3]
+    assert seen == [[0.5] * 3, [1.0] * 3, [1.0] * 3]

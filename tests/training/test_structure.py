@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.bare import parts_of
+from benchmarks.bare import networks_of
 from benchmarks.graphs import Precision, TrainingStep
 from benchmarks.timing import fit_line
 from pyro_afslvm import MLPConditioner, Pair, TemporalAffine
@@ -95,18 +95,18 @@ def backward(pair: Pair, x: Tensor, elbo: ELBO | None = None) -> Watch:
 @each
 def test_every_network_runs_once_over_all_frames(name: str) -> None:
     pair, scored = build(name), 4
-    parts, x = parts_of(pair), frames(pair, scored)
+    networks, x = networks_of(pair), frames(pair, scored)
     expected: dict[nn.Module, int] = {}
     length = x.shape[1]
-    for flow in parts.flows:  # from the frames down to the noise
+    for flow in networks.flows:  # from the frames down to the noise
         expected |= {flow.encoder: length - 1, flow.body: length - flow.window}
         length -= flow.window
-    for network in (parts.encoder, parts.decoder):
+    for network in (networks.encoder, networks.decoder):
         if network is not None:
             expected[network.network] = scored
     with ExitStack() as stack:
         seen = {network: stack.enter_context(calls(network)) for network in expected}
-        lstm = None if parts.prior is None else stack.enter_context(calls(parts.prior.lstm))
+        lstm = None if networks.prior is None else stack.enter_context(calls(networks.prior.lstm))
         backward(pair, x)
     for network, count in expected.items():
         assert (seen[network].count, seen[network].frames) == (1, BATCH * count)
