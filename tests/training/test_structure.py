@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.bare import networks_of
+from benchmarks.bare import parts_of
 from benchmarks.graphs import Precision, TrainingStep
 from benchmarks.timing import fit_line
 from pyro_afslvm import MLPConditioner, Pair, TemporalAffine
@@ -96,7 +96,7 @@ def backward(pair: Pair, x: Tensor, elbo: ELBO | None = None) -> Watch:
 @each
 def test_every_network_runs_once_over_all_frames(name: str) -> None:
     pair, scored = build(name), 4
-    parts, x = networks_of(pair), frames(pair, scored)
+    parts, x = parts_of(pair), frames(pair, scored)
     expected: dict[nn.Module, int] = {}
     length = x.shape[1]
     for flow in parts.flows:  # from the frames down to the noise
