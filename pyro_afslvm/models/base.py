@@ -195,7 +195,7 @@ class SequenceModel(nn.Module):
         raise self._without_steps()
 
     def step(self, eps: Tensor, state: Any) -> tuple[Simulated, Any]:
-        """Make the next frame from N(0, I) draws ``(*batch, eps_size)``; give the next state too."""
+        """Make the next frame, and the state after it, from draws ``(*batch, eps_size)``."""
         raise self._without_steps()
 
     def _without_steps(self) -> TypeError:
