@@ -195,7 +195,7 @@ class SequenceModel(nn.Module):
         raise self._without_steps()
 
     def step(self, eps: Tensor, state: Any) -> tuple[Simulated, Any]:
-        """Make the next frame from draws ``(*batch, eps_size)`` of N(0, I); give the next state."""
+        """Make the next frame, and the state after it, from draws ``(*batch, eps_size)``."""
         raise self._without_steps()
 
     def _without_steps(self) -> TypeError:

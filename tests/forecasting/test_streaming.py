@@ -36,8 +36,9 @@ def run(stream: StreamingFilter, x: Tensor) -> list[FilterUpdate]:
     return [stream.update(frame) for frame in x.unbind(1)]
 
 
-@pytest.mark.parametrize(("model", "guide"), FILTERS)
-@pytest.mark.parametrize("size", [1, 6])
+@pytest.mark.parametrize(
+    ("model", "guide", "size"), [*((*pair, 6) for pair in FILTERS), ("vrnn", "filtering", 1)]
+)
 def test_it_is_the_batch_filter(model: str, guide: str, size: int):
     pair, x = system(model, guide), sequences()
     if guide == "iterative":  # draws for its updates in another order

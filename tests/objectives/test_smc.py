@@ -122,8 +122,14 @@ def test_the_exact_filter_does_not_and_by_the_amount_theory_gives(
 # the algorithm -------------------------------------------------------------------------------
 
 
-@each
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["even", "ragged"])
+@pytest.mark.parametrize(
+    ("model", "guide", "lengths"),
+    [
+        *((*pair, LENGTHS) for pair in PAIRS),
+        ("plain", "filtering", None),
+        ("vrnn", "iterative", None),
+    ],
+)
 def test_without_resampling_the_weights_are_those_of_the_programs(
     model: str, guide: str, lengths: Tensor | None, monkeypatch: pytest.MonkeyPatch
 ):

@@ -104,24 +104,12 @@ def test_model_and_guide_own_each_tensor_once(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_parameter_gets_a_finite_gradient_and_moves(recipe: str) -> None:
-    pair = build(recipe)
-    before = values(pair)
-    optimizer = torch.optim.Adam(parameters(pair), lr=1e-3)
-    loss = Trace_ELBO()(pair.model, pair.guide or no_guide)(batch(pair))
-    loss.backward()
-    gradients = dict(zip(names(pair), (p.grad for p in parameters(pair)), strict=True))
-    assert [name for name, g in gradients.items() if g is None or not g.isfinite().all()] == []
-    optimizer.step()
-    assert unmoved(pair, before) == []
-
-
-@pytest.mark.parametrize("recipe", RECIPES)
 def test_every_parameter_moves_in_one_step_of_svi(recipe: str) -> None:
     pair = build(recipe)
     before = values(pair)
     svi_step(pair)
     assert unmoved(pair, before) == []
+    assert all(p.isfinite().all() for p in parameters(pair))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

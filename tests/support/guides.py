@@ -100,9 +100,12 @@ GUIDES: dict[str, Callable[[SLVM], ForwardGuide]] = {
     "hierarchy": lambda m: FilteringGuide(m, encoder(), posterior=levels(6)),
 }
 
-PAIRS = [
+EACH = [  # every model and every guide
     *(("plain", guide) for guide in GUIDES),
     *((model, "filtering") for model in MODELS if model != "plain"),
+]
+PAIRS = [  # and those that go together in ways of their own
+    *EACH,
     ("hierarchy", "hierarchy"),
     ("flow-prior", "iterative"),
     ("hierarchy", "iterative"),

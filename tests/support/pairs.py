@@ -23,7 +23,7 @@ def check_training(pair: Pair, x: Tensor) -> None:
     pyro.set_rng_seed(2)
     Trace_ELBO()(*pair)(x).backward()
     for p, expected in zip(parameters(pair), by_svi, strict=True):
-        torch.testing.assert_close(p.grad, expected)
+        torch.testing.assert_close(p.grad, expected, rtol=1e-10, atol=1e-12)
     before = [p.detach().clone() for p in parameters(pair)]
     SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
     names = [name for part in pair for name, _ in part.named_parameters()]

@@ -1,13 +1,12 @@
 """Guides: what each latent may see, and that any of them can take another's place."""
 
 import copy
-from itertools import pairwise
 
 import pyro
 import pyro.poutine as poutine
 import pytest
 import torch
-from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer import Predictive, Trace_ELBO
 from torch import Tensor
 
 from pyro_afslvm import (
@@ -24,11 +23,12 @@ from pyro_afslvm import (
 )
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from pyro_afslvm.objectives import bound_terms, log_prob_per_step, smc
-from pyro_afslvm.transforms import AffineParameters
 from tests.support.guides import (
+    EACH,
     GIVEN,
     GUIDES,
     LATENT,
+    MODELS,
     PAIRS,
     SIZE,
     encoder,
@@ -37,8 +37,7 @@ from tests.support.guides import (
     sequences,
     system,
 )
-from tests.support.kalman import build as linear_model
-from tests.support.kalman import sequences as linear_sequences
+from tests.support.pairs import check_training
 
 each = pytest.mark.parametrize(("model", "guide"), PAIRS)
 LENGTHS = torch.tensor([5, 8, 6])
@@ -93,27 +92,8 @@ def test_iaf_makes_the_posterior_of_a_step_depend_on_its_own_entries():
 
 
 @each
-def test_every_parameter_moves(model: str, guide: str):
-    pair = system(model, guide)
-    named = [(f"{i}.{k}", p) for i, part in enumerate(pair) for k, p in part.named_parameters()]
-    before = {name: p.detach().clone() for name, p in named}
-    SVI(*pair, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(sequences())
-    assert not [name for name, p in named if torch.equal(p, before[name])]
-
-
-@each
-def test_svi_and_torch_get_the_same_gradients(model: str, guide: str):
-    x, gradients = sequences(), []
-    for _ in range(2):
-        pair = system(model, guide)
-        pyro.set_rng_seed(7)
-        if not gradients:
-            Trace_ELBO().differentiable_loss(*pair, x).backward()
-        else:
-            Trace_ELBO().loss_and_grads(*pair, x)
-        gradients.append([p.grad for part in pair for p in part.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+def test_every_parameter_moves_and_svi_and_torch_agree(model: str, guide: str):
+    check_training(Pair(*system(model, guide)), sequences())
 
 
 @each
@@ -161,8 +141,8 @@ def test_step_by_step_is_the_distribution(model: str, guide: str):
     q = pair.guide.distribution(batch)
     state, zs, log_probs = pair.guide.initial_state((len(x),)), [], []
     for t in range(context.shape[1]):
-        noise = torch.randn(len(x), LATENT, dtype=torch.float64)
-        z, log_prob, state = pair.guide.step(noise, state, context=context[:, t])
+        eps = torch.randn(len(x), LATENT, dtype=torch.float64)
+        z, log_prob, state = pair.guide.step(eps, state, context=context[:, t])
         zs.append(z)
         log_probs.append(log_prob)
     z = torch.stack(zs, 1)
@@ -172,22 +152,22 @@ def test_step_by_step_is_the_distribution(model: str, guide: str):
 
 
 @each
-@pytest.mark.parametrize("known", [1, 3])
-def test_the_posterior_goes_on_after_given_latents(model: str, guide: str, known: int):
+def test_the_posterior_goes_on_after_given_latents(model: str, guide: str):
     pair, x = system(model, guide), sequences()
     context = pair.guide.context(pair.model.batch(x))
-    noise = torch.randn(len(x), context.shape[1], LATENT, dtype=torch.float64)
+    eps = torch.randn(len(x), context.shape[1], LATENT, dtype=torch.float64)
     whole = pair.guide.posterior.condition(context=context)
-    z = whole(noise)
-    rest = pair.guide.posterior.condition(context=context, history=z[:, :known])
-    torch.testing.assert_close(rest(noise[:, known:]), z[:, known:], rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(rest.inv(z[:, known:]), noise[:, known:], rtol=1e-9, atol=1e-9)
+    z = whole(eps)
+    for known in (1, 3):
+        rest = pair.guide.posterior.condition(context=context, history=z[:, :known])
+        torch.testing.assert_close(rest(eps[:, known:]), z[:, known:], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(rest.inv(z[:, known:]), eps[:, known:], rtol=1e-9, atol=1e-9)
 
 
-@each
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("parallel", [True, False])
-def test_predictive_rolls_out(model: str, guide: str, parallel: bool):
-    pair, x = system(model, guide), sequences()
+def test_predictive_rolls_out(model: str, parallel: bool):
+    pair, x = system(model, "filtering"), sequences()
     predictive = Predictive(pair.model, guide=pair.guide, num_samples=2, parallel=parallel)
     found = predictive(x, horizon=3)
     assert found["x_future"].shape == (2, 3, 3, SIZE)
@@ -253,87 +233,6 @@ def test_guides_are_swapped_by_one_line():
         assert Trace_ELBO().loss(model, guide, x) > 0
 
 
-# the iterative guide -----------------------------------------------------------------------
-
-
-def test_the_bound_rises_with_the_iterations(float64: None):
-    model = linear_model(flow=True)
-    data, held_out = linear_sequences(model, 64), linear_sequences(model, 200)
-    guide = IterativeGuide(model, iterations=4, hidden=(32,))
-    adam = torch.optim.Adam(guide.parameters(), 1e-2)
-    for _ in range(150):
-        adam.zero_grad()
-        Trace_ELBO().differentiable_loss(model, guide, data).backward()
-        adam.step()
-    bounds = []
-    for guide.iterations in range(5):
-        pyro.set_rng_seed(0)
-        with torch.no_grad():
-            terms = bound_terms(model, guide, held_out, num_particles=20)
-        bounds.append(terms.bound.sum(-1).mean(0))  # (batch,)
-    for fewer, more in pairwise(bounds):
-        gain = more - fewer
-        assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
-
-
-def test_the_gradient_the_iterative_guide_uses_is_that_of_the_bound():
-    model, guide = system("vrnn", "iterative")
-    y, past = torch.randn(2, SIZE).double(), torch.randn(2, 5).double()
-    eps, previous = torch.randn(2, LATENT).double(), torch.randn(2, LATENT).double()
-    prior = model.prior.initial_state(torch.Size([2]))
-    prior = model.prior.inverse_step(previous, prior, context=past)[2]
-    shift, log_scale = torch.randn(2, 2, LATENT).double()
-    now = AffineParameters(shift, log_scale)
-    found = guide.posterior.conditioner._gradient(now, eps, y, prior, past)
-
-    def bound(shift: Tensor, log_scale: Tensor) -> Tensor:
-        z = shift + log_scale.exp() * eps
-        p = model.prior.predict(z, prior, context=past)
-        log_p = torch.distributions.Normal(p.shift, p.log_scale.exp()).log_prob(z).sum()
-        location, scale = model.decoder(torch.cat([z, past], -1))
-        log_y = torch.distributions.Normal(location, scale).log_prob(y).sum()
-        return log_y + log_p + log_scale.sum()  # entropy, but for a constant
-
-    expected = torch.autograd.functional.jacobian(bound, (shift, log_scale))
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
-
-
-def test_no_iterations_is_the_prior():
-    model, guide = system("plain", "iterative")
-    guide.iterations = 0
-    x = sequences()
-    z = torch.randn(3, 6, LATENT, dtype=torch.float64)
-    batch = model.batch(x)
-    torch.testing.assert_close(
-        guide.distribution(batch).log_prob(z), model.transition_distribution(batch).log_prob(z)
-    )
-
-
-def test_iterations_work_in_every_mode_of_autograd():
-    model, guide = system("plain", "iterative")
-    x, found = sequences(), []
-    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
-        pyro.set_rng_seed(0)
-        with mode():
-            found.append(Trace_ELBO().loss(model, guide, x))
-    assert found[0] == pytest.approx(found[1], rel=1e-12)
-    assert found[0] == pytest.approx(found[2], rel=1e-12)
-
-
-def test_the_posterior_is_searched_again_when_the_model_changed():
-    model, guide = system("plain", "iterative")
-    batch = model.batch(sequences())
-    context = guide.context(batch)
-    guide.context = lambda _: context
-    with torch.no_grad():
-        z = guide.distribution(batch).sample()
-        before = guide.distribution(batch).log_prob(z)
-        model.decoder.heads.bias.add_(1.0)
-        after = guide.distribution(batch).log_prob(z)
-    assert (before != after).all()
-
-
 # what a user may get wrong -------------------------------------------------------------------
 
 
@@ -382,16 +281,6 @@ def test_an_iaf_of_another_size():
         FilteringGuide(plain(), encoder(), iaf=InverseAutoregressive(5, context_features=6))
 
 
-def test_wrong_iterations():
-    with pytest.raises(ValueError, match="at least 0 iterations, got -1"):
-        IterativeGuide(plain(), iterations=-1)
-    guide = IterativeGuide(plain())
-    with pytest.raises(ValueError, match="at least 0 iterations, got -2"):
-        guide.iterations = -2
-    with pytest.raises(ValueError, match="at least 1 hidden layer"):
-        IterativeGuide(plain(), hidden=())
-
-
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_copy_of_the_pair_stays_a_pair(guide: str):
     pair, x = system("plain", guide), sequences()
@@ -409,7 +298,7 @@ def test_a_copy_of_the_pair_stays_a_pair(guide: str):
     assert changed == Trace_ELBO().loss(*fresh, x)
 
 
-@each
+@pytest.mark.parametrize(("model", "guide"), EACH)
 def test_state_dicts(model: str, guide: str):
     pair, other, x = system(model, guide), system(model, guide, seed=1), sequences()
     for mine, theirs in zip(pair, other, strict=True):
