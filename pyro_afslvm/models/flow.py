@@ -107,7 +107,7 @@ class FlowModel(nn.Module):
         parts = split(
             x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=None
         )
-        return compose(self.flow.condition(history=parts.history).levels(parts.values))[0]
+        return compose(self.flow.condition(history=parts.history).intermediates(parts.values))[0]
 
     def given(self, x: Tensor) -> Any:
         """What the flow keeps of frames ``(batch, T, *frame_shape)``, each looked at once."""

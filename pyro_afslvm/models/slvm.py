@@ -190,7 +190,7 @@ class SLVM(nn.Module):
         if self.flow is None:
             return location
         transform = self.flow.condition(history=parts.history)
-        shift, log_scale = compose(transform.levels(parts.values))
+        shift, log_scale = compose(transform.intermediates(parts.values))
         return shift + log_scale.exp() * location
 
     # one step after the other -----------------------------------------------------------

@@ -92,7 +92,7 @@ def time_blocks(full: Tensor, length: int) -> Tensor:
 def test_registry_is_not_trivial(case: Case) -> None:
     transform = case.make()
     x, given = draw(case, transform, 3)
-    for level in transform.condition(**given).levels(x):
+    for level in transform.condition(**given).intermediates(x):
         assert level.shift.abs().max() > 0.01
         assert level.log_scale.min() > -5
         assert level.log_scale.max() < math.log(10.0)  # no clamp, so that nothing is cut off
@@ -173,7 +173,7 @@ def test_log_prob_is_that_of_noise_and_log_scale(case: Case) -> None:
     transform = case.make()
     x, given = draw(case, transform, 3)
     conditioned = transform.condition(**given)
-    levels = conditioned.levels(x)
+    levels = conditioned.intermediates(x)
     shift, log_scale = compose(levels)
     assert close(shift + log_scale.exp() * levels[-1].noise, x, 1e-10)
     expected = dist.Normal(shift, log_scale.exp()).log_prob(x).flatten(1).sum(1)
@@ -311,7 +311,7 @@ def test_a_frame_is_predicted_before_it_is_there(name: str) -> None:
     past, length = transform.context_length, 5
     head = case.frames(2, past) if past else None
     x = case.frames(2, length)
-    shift, log_scale = compose(transform.condition(history=head).levels(x))
+    shift, log_scale = compose(transform.condition(history=head).intermediates(x))
     state = transform.initial_state(x.shape[:1], history=head)
     for t in range(length):
         predicted = transform.predict(torch.zeros_like(x[:, 0]), state)
@@ -385,7 +385,7 @@ def test_a_chain_is_its_parts_one_after_the_other() -> None:
     first, second, third = transform.parts
     assert close(transform(noise), third(second(first(noise))), 1e-12)
     x = case.frames(3, 5)
-    levels = transform.levels(x)
+    levels = transform.intermediates(x)
     assert close(levels[0].noise, third.inv(x), 1e-12)
     assert close(levels[1].noise, second.inv(third.inv(x)), 1e-12)
     assert close(levels[2].noise, transform.inv(x), 1e-12)
@@ -490,7 +490,7 @@ def test_log_scale_is_clamped(name: str) -> None:
                 if "log_scale" in name:
                     parameter.mul_(factor)
         x = case.frames(8, 6)
-        log_scale = transform.levels(x)[0].log_scale
+        log_scale = transform.intermediates(x)[0].log_scale
         assert log_scale.min() >= -0.05
         assert log_scale.max() <= 0.1
         assert ((log_scale == -0.05) | (log_scale == 0.1)).any()
@@ -505,7 +505,7 @@ def test_default_clamps_keep_everything_finite(extreme: float, clamp: float) -> 
     nn.init.constant_(transform.initial_log_scale, extreme)
     noise = torch.randn(3, 6, 2, dtype=torch.float64)
     x = transform(noise)
-    levels = transform.levels(x)
+    levels = transform.intermediates(x)
     assert torch.equal(levels[0].log_scale, torch.full_like(x, clamp))
     assert torch.isfinite(x).all()
     assert close(levels[0].noise, noise, 1e-8)
@@ -881,7 +881,7 @@ def test_a_context_of_another_length(name: str, steps: int) -> None:
     case = TRANSFORMS[name]
     given = {"history": case.frames(2, 2), "context": case.context(2, steps)}
     conditioned = case.make().condition(**given)
-    for direction in (conditioned, conditioned.inv, conditioned.levels):
+    for direction in (conditioned, conditioned.inv, conditioned.intermediates):
         with refused(f"expected a context of 6 steps, .* got {steps}"):
             direction(case.frames(2, 4))
 
@@ -910,5 +910,5 @@ def test_video_frames_keep_their_initial_values_per_channel() -> None:
     transform = TRANSFORMS["conv-group-3"].make()
     assert transform.initial_shift.shape == (3, VIDEO[0], 1, 1)
     x = TRANSFORMS["conv-group-3"].frames(2, 4)
-    level = transform.levels(x)[0]
+    level = transform.intermediates(x)[0]
     assert torch.equal(level.shift[:, :3], transform.initial_shift.expand(2, 3, *VIDEO))
