@@ -131,9 +131,9 @@ class TemporalTransform(OldNames, CachedTransform):
         return self.absorb(frame, self.predict(frame, state, context=context))
 
     @property
-    def watched(self) -> nn.Module:
-        """The module on which an inverse depends, and which its cache watches."""
-        return self
+    def watched(self) -> tuple[nn.Module, ...]:
+        """The modules on which an inverse depends, and which its cache watches."""
+        return (self,)
 
     # what follows from it ---------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class ConditionedTemporalTransform(OldNames, Transform):
             return sampled
         inverse = cache.find(watched, inputs)  # the mask is cheap, and often new
         if inverse is None:
-            drawn = random_state(x.device)
+            drawn = random_state(x)
             steps = self.intermediates(x)
             inverse = Inverse(steps[-1].noise, sum_log_scales(steps))
             cache.keep(watched, inputs, inverse, drawn=drawn)
@@ -250,7 +250,7 @@ class ConditionedTemporalTransform(OldNames, Transform):
 
     def _call(self, y: Tensor) -> Tensor:
         self._check(y)
-        drawn, time_dim = random_state(y.device), -1 - self.transform.frame_dims
+        drawn, time_dim = random_state(y), -1 - self.transform.frame_dims
         state = self.transform.initial_state(
             y.shape[:time_dim], history=self.history, context=self._context_before()
         )

@@ -14,6 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pyro_afslvm.transforms.steps import Inverse
 
+_State = tuple[int, int, bool]
 _steps = itertools.count(1)
 _step = 0
 
@@ -29,7 +30,7 @@ register_optimizer_step_post_hook(parameters_changed)
 
 
 class Snapshot:
-    """Some tensors, a module and the modes of torch as they are now.
+    """Some tensors, some modules and the modes of torch as they are now.
 
     A tensor is the same as long as it is the same object, or another view of the same part of
     the same storage that needs no gradient, and torch has counted no change in place. A module
@@ -37,34 +38,33 @@ class Snapshot:
     and buffers the same in this sense.
 
     A change through ``.data`` or NumPy is not counted, and is not seen.
-
     """
 
-    def __init__(
-        self, tensors: Sequence[Tensor | None], attributes: Sequence[object], mode: object
-    ) -> None:
+    def __init__(self, tensors: Sequence[Tensor | None], attributes: Sequence[object]) -> None:
         self._tensors = tuple(None if a is None else _Seen(a, _state(a)) for a in tensors)
+        self._mode = _mode(tensors)
         self._attributes = attributes
         self._states = _states(attributes)
-        self._mode = mode
 
     @classmethod
-    def of(cls, module: nn.Module, tensors: Sequence[Tensor | None]) -> "Snapshot | None":
+    def of(
+        cls, modules: Sequence[nn.Module], tensors: Sequence[Tensor | None]
+    ) -> "Snapshot | None":
         """Take one, or ``None`` where a change could not be told."""
-        attributes = _attributes(module)
-        if _is_traced() or any(map(_is_opaque, (*tensors, *attributes))):
+        if _is_traced() or any(map(_is_opaque, tensors)):
             return None
-        return cls(tensors, attributes, _mode(tensors))
+        snapshot = cls(tensors, _attributes(modules))
+        return None if None in snapshot._states else snapshot
 
-    def holds(self, module: nn.Module, tensors: Sequence[Tensor | None]) -> bool:
+    def holds(self, modules: Sequence[nn.Module], tensors: Sequence[Tensor | None]) -> bool:
         """Whether these are still what was seen."""
         return (
-            not _is_traced()
-            and len(tensors) == len(self._tensors)
-            and not any(map(_is_opaque, tensors))
+            len(tensors) == len(self._tensors)
             and all(map(_is_same, tensors, self._tensors))
             and self._mode == _mode(tensors)
-            and len(attributes := _attributes(module)) == len(self._attributes)
+            and not _is_traced()
+            and not any(map(_is_opaque, tensors))
+            and len(attributes := _attributes(modules)) == len(self._attributes)
             and all(map(is_, attributes, self._attributes))
             and self._states == _states(attributes)
         )
@@ -74,7 +74,7 @@ class Cache:
     """The last inverse of a transform, and what it was computed from.
 
     Guide and model both need :math:`y = f^{-1}(x)`; the second of them finds it here. It is
-    handed out while the inputs and the module are what they were (see :class:`Snapshot`), no
+    handed out while the inputs and the modules are what they were (see :class:`Snapshot`), no
     optimizer has stepped, and grad and autocast modes are the same. It is dropped as soon as a
     gradient flows back through it, for its graph is then spent.
 
@@ -88,20 +88,19 @@ class Cache:
 
     def clear(self) -> None:
         """Forget the inverse."""
-        self._given: Snapshot | None = None
-        self._found: tuple[_Seen, ...] = ()
-        self._inverse: Inverse | None = None
+        self._kept: _Kept | None = None
 
-    def find(self, module: nn.Module, inputs: Sequence[Tensor | None]) -> Inverse | None:
+    def find(self, modules: Sequence[nn.Module], inputs: Sequence[Tensor | None]) -> Inverse | None:
         """Return the inverse that was kept if it is that of these inputs, else ``None``."""
-        if self._given is None or not self._given.holds(module, inputs):
+        kept = self._kept
+        if kept is None or not kept.given.holds(modules, inputs):
             return None
-        intact = all(_is_same(seen.tensor, seen) for seen in self._found)  # who asked may write
-        return self._inverse if intact else None
+        intact = all(map(_is_same, kept.inverse, kept.found))  # who asked first may write to it
+        return kept.inverse if intact else None
 
     def keep(
         self,
-        module: nn.Module,
+        modules: Sequence[nn.Module],
         inputs: Sequence[Tensor | None],
         inverse: Inverse,
         *,
@@ -110,17 +109,18 @@ class Cache:
         """Keep an inverse until something that it depends on changes.
 
         Args:
-            module: what it was computed by.
+            modules: what it was computed by.
             inputs: what it was computed from.
             inverse: the inverse.
             drawn: :func:`random_state` before the computation.
         """
         self.clear()
-        if random_state(inverse.noise.device) != drawn or any(map(_is_opaque, inverse)):
+        if any(map(_is_opaque, inverse)) or random_state(inverse.noise) != drawn:
             return
-        self._given = Snapshot.of(module, inputs)
-        self._found = tuple(_Seen(a, _state(a)) for a in inverse)
-        self._inverse = inverse
+        given = Snapshot.of(modules, inputs)
+        if given is None:
+            return
+        self._kept = _Kept(given, tuple(_Seen(a, _state(a)) for a in inverse), inverse)
         cache = weakref.ref(self)
         for tensor in inverse:
             if tensor.requires_grad:
@@ -165,11 +165,13 @@ class CachedTransform(TransformModule):
         return nn.Module.__repr__(self)
 
 
-def random_state(device: torch.device) -> tuple[bytes, ...]:
-    """The state of the random numbers of the processor and of a device."""
+def random_state(x: Tensor) -> tuple[bytes, ...]:
+    """The state of the random numbers of the processor, and of the device of x."""
+    if _state(x) is None:
+        return ()
     states = [torch.get_rng_state()]
-    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
-        states.append(torch.cuda.get_rng_state(device))
+    if x.is_cuda and not torch.cuda.is_current_stream_capturing():
+        states.append(torch.cuda.get_rng_state(x.device))
     return tuple(state.numpy().tobytes() for state in states)
 
 
@@ -177,11 +179,27 @@ class _Seen(NamedTuple):
     """A tensor, and its state when it was seen."""
 
     tensor: Tensor
-    state: tuple[int, int, bool]
+    state: _State | None
 
 
-def _state(a: Tensor) -> tuple[int, int, bool]:
-    return a.data_ptr(), a._version, a.requires_grad
+class _Kept(NamedTuple):
+    """An inverse as it was found, and what it was computed from."""
+
+    given: Snapshot
+    found: tuple[_Seen, ...]
+    inverse: Inverse
+
+
+def _state(a: Tensor) -> _State | None:
+    """Where a tensor is, how often it was changed, and whether it takes a gradient.
+
+    ``None`` where torch has no answer: for what is made in inference mode, the wrappers of
+    ``torch.func``, and parameters that are not there yet.
+    """
+    try:
+        return a.data_ptr(), a._version, a.requires_grad
+    except (RuntimeError, ValueError):
+        return None
 
 
 def _is_same(a: Tensor | None, seen: _Seen | None) -> bool:
@@ -202,24 +220,25 @@ def _is_same_view(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _attributes(module: nn.Module) -> list[object]:
-    """All attributes of a module and of those within it, with the entries of dictionaries."""
+def _attributes(modules: Sequence[nn.Module]) -> list[object]:
+    """All attributes of modules and of those within them, with the entries of dictionaries."""
     found: list[object] = []
-    waiting = [module]
+    waiting = [*modules]
     while waiting:
         child = waiting.pop()
-        waiting += child.children()
+        waiting += [grandchild for grandchild in child._modules.values() if grandchild is not None]
         if isinstance(child, torch.jit.ScriptModule):
             found += [*child.parameters(), *child.buffers()]
         for value in vars(child).values():
             if isinstance(value, dict):
-                found += value.values()
+                if value:  # most are empty, and this runs at every evaluation of a bound
+                    found += value.values()
             elif type(value) not in (Cache, weakref.ref):  # among them torch's own `_inv`
                 found.append(value)
     return found
 
 
-def _states(attributes: Sequence[object]) -> list[tuple[int, int, bool]]:
+def _states(attributes: Sequence[object]) -> list[_State | None]:
     return [_state(a) for a in attributes if isinstance(a, Tensor)]
 
 
@@ -238,15 +257,9 @@ def _is_traced() -> bool:
     return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
 
 
-def _is_opaque(a: object) -> bool:
-    """Whether it is a tensor whose changes torch does not count, or a wrapper of another."""
-    if not isinstance(a, Tensor):
-        return False
-    try:
-        a.data_ptr()  # not of the wrappers of torch.func
-    except RuntimeError:
-        return True
-    return a.is_inference() or unpack_dual(a).tangent is not None
+def _is_opaque(a: Tensor | None) -> bool:
+    """Whether changes of a tensor cannot be told, or it has a tangent of its own."""
+    return a is not None and (_state(a) is None or unpack_dual(a).tangent is not None)
 
 
 def _clear(cache: "weakref.ref[Cache]") -> None:

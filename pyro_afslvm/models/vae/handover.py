@@ -34,14 +34,14 @@ class Handover:
     def give(self, layer: Any, features: Tensor, z: Tensor) -> Tensor:
         """Compute the features below a layer, and hold them for the model."""
         below: Tensor = layer.below(features, z)
-        self._below, self._made_of = below, Snapshot.of(layer, (features, z))
+        self._below, self._made_of = below, Snapshot.of((layer,), (features, z))
         return below
 
     def take(self, layer: Any, features: Tensor, z: Tensor) -> Tensor | None:
         """Take the features if they were made of these."""
         made_of, below = self._made_of, self._below
         self._made_of = self._below = None
-        return below if made_of is not None and made_of.holds(layer, (features, z)) else None
+        return below if made_of is not None and made_of.holds((layer,), (features, z)) else None
 
 
 class Receiver(Messenger):

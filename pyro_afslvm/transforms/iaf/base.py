@@ -83,7 +83,7 @@ class ConditionedInverseFlow(Transform):
         return log_det
 
     def _call(self, z: Tensor) -> Tensor:
-        z, drawn = self._prepare(z), random_state(z.device)
+        z, drawn = self._prepare(z), random_state(z)
         value, log_scale = self._sample(z)
         # a leaf outlives its graph, and is not to gather the cache's hooks
         noise = z.view_as(z) if z.is_leaf and z.requires_grad else z
@@ -96,7 +96,7 @@ class ConditionedInverseFlow(Transform):
     def _inverted(self, value: Tensor) -> Inverse:
         inverse = self._find(value)
         if inverse is None:
-            drawn = random_state(value.device)
+            drawn = random_state(value)
             inverse = self._score(self._prepare(value))
             self._keep(value, inverse, drawn)
         return inverse
@@ -143,12 +143,12 @@ class ConditionedInverseFlow(Transform):
         return z if z.shape == shape else z.expand(shape)
 
     def _find(self, value: Tensor) -> Inverse | None:
-        found: Inverse | None = self.transform._cache.find(self.transform, self._inputs(value))
+        found: Inverse | None = self.transform._cache.find((self.transform,), self._inputs(value))
         return found
 
     def _keep(self, value: Tensor, inverse: Inverse, drawn: tuple[bytes, ...]) -> None:
         cache, inputs = self.transform._cache, self._inputs(value)
-        cache.keep(self.transform, inputs, inverse, drawn=drawn)
+        cache.keep((self.transform,), inputs, inverse, drawn=drawn)
 
     def _inputs(self, value: Tensor) -> tuple[Tensor | None, ...]:
         return value, self.context, self.mask
