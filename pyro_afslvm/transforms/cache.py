@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from pyro_afslvm.transforms.steps import Inverse
 
 _State = tuple[int, int, bool]
+_ITS_OWN = {"_cache", "_inv"}  # attributes of a transform on which no inverse depends
 _steps = itertools.count(1)
 _step = 0
 
@@ -205,7 +206,7 @@ def _state(a: Tensor) -> _State | None:
 def _is_same(a: Tensor | None, seen: _Seen | None) -> bool:
     if a is None or seen is None:
         return a is None and seen is None
-    return (a is seen.tensor or _is_same_view(a, seen.tensor)) and _state(a) == seen.state
+    return _state(a) == seen.state and (a is seen.tensor or _is_same_view(a, seen.tensor))
 
 
 def _is_same_view(a: Tensor, b: Tensor) -> bool:
@@ -227,13 +228,16 @@ def _attributes(modules: Sequence[nn.Module]) -> list[object]:
     while waiting:
         child = waiting.pop()
         waiting += [grandchild for grandchild in child._modules.values() if grandchild is not None]
-        if isinstance(child, torch.jit.ScriptModule):
+        attributes = vars(child)
+        if isinstance(child, CachedTransform):
+            attributes = {k: v for k, v in attributes.items() if k not in _ITS_OWN}
+        elif isinstance(child, torch.jit.ScriptModule):
             found += [*child.parameters(), *child.buffers()]
-        for value in vars(child).values():
+        for value in attributes.values():
             if isinstance(value, dict):
                 if value:  # most are empty, and this runs at every evaluation of a bound
                     found += value.values()
-            elif type(value) not in (Cache, weakref.ref):  # among them torch's own `_inv`
+            else:
                 found.append(value)
     return found
 
