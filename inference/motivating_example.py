@@ -50,7 +50,7 @@ def main() -> int:
     if options.out.suffix.lower() != ".png":
         parser.error(f"--out: expected a file name that ends in .png, got {options.out}")
     x, _, _ = simulate(options.sequences, options.frames, options.seed)
-    near_frames, near_noise = build().model.flow.condition().levels(x)
+    near_frames, near_noise = build().model.flow.condition().intermediates(x)
     signals = {"x": x, "u": near_frames.noise, "w": near_noise.noise}
     correlations = [mean_correlation(values) for values in signals.values()]
     rows = [

@@ -177,7 +177,7 @@ pd.Series(
 # %%
 x = test[:1]
 with torch.no_grad():
-    (level,) = model.flow.condition(history=x[:, :GIVEN]).levels(x[:, GIVEN:])
+    (level,) = model.flow.condition(history=x[:, :GIVEN]).intermediates(x[:, GIVEN:])
     y = level.noise
 drawn = FlowStep(level.shift[0], level.log_scale.exp()[0], y[0])
 show(flow_figure(x[0, GIVEN:], [FlowStep(*(part.numpy() for part in drawn))], first=GIVEN + 1))

@@ -40,4 +40,4 @@ PY
 grep -q train "$work/help.txt" || { cat "$work/help.txt" >&2; exit 1; }
 
 echo "wheel 4/4: the transform tests"
-"$work/env/bin/python" -m pytest -q -n 2 --dist worksteal -p no:cacheprovider tests/transforms/test_transforms.py
+"$work/env/bin/python" -m pytest -q -n 2 --dist worksteal -p no:cacheprovider tests/transforms

@@ -56,7 +56,7 @@ def pictures(
     flow, skip = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
     if flow is not None:
         arrays["frames"] = x[:, skip:]
-        levels = flow.condition(history=x[:, :skip]).levels(x[:, skip:])
+        levels = flow.condition(history=x[:, :skip]).intermediates(x[:, skip:])
         for m, level in enumerate(levels, 1):
             arrays[f"shift_{m}"] = level.shift
             arrays[f"scale_{m}"] = level.log_scale.exp()

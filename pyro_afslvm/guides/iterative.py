@@ -221,10 +221,10 @@ class _ModelAffine(TemporalAffine):
         self._model = (model,)  # in a tuple, for it is no part of the guide
 
     @property
-    def watched(self) -> nn.Module:
+    def watched(self) -> tuple[nn.Module, ...]:
         """Guide and model: a posterior is stale when either has changed."""
         (model,) = self._model
-        return nn.ModuleList([self.conditioner, model.prior, model.decoder])
+        return self, model.prior, model.decoder
 
 
 def _fixed(x: Tensor) -> Tensor:

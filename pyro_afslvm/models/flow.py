@@ -88,7 +88,7 @@ class FlowModel(SequenceModel):
     def predictive_mean(self, x: Tensor) -> Tensor:
         """E[x_t | x_<t] of each scored frame: ``(batch, T - context_length, *frame_shape)``."""
         batch = self.batch(x)
-        return compose(self.flow.condition(history=batch.history).levels(batch.targets))[0]
+        return compose(self.flow.condition(history=batch.history).intermediates(batch.targets))[0]
 
     # one step after the other -----------------------------------------------------------
 

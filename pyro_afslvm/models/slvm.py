@@ -165,7 +165,7 @@ class SLVM(SequenceModel):
         if self.flow is None:
             return location
         transform = self.flow.condition(history=batch.history)
-        shift, log_scale = compose(transform.levels(batch.targets))
+        shift, log_scale = compose(transform.intermediates(batch.targets))
         return shift + log_scale.exp() * location
 
     def decode(self, z: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,9 @@
 """Bijections across time and the networks that condition them."""
 
+import warnings
+
 from pyro_afslvm.transforms.affine import TemporalAffine, TemporalDifference
-from pyro_afslvm.transforms.base import (
-    ConditionedTemporalTransform,
-    Level,
-    Prediction,
-    TemporalTransform,
-    compose,
-)
+from pyro_afslvm.transforms.base import ConditionedTemporalTransform, TemporalTransform
 from pyro_afslvm.transforms.chain import TemporalChain
 from pyro_afslvm.transforms.conditioners import (
     AffineParameters,
@@ -26,19 +22,21 @@ from pyro_afslvm.transforms.iaf.vectors import (
     ConditionedInverseAutoregressive,
     InverseAutoregressive,
 )
+from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction, check_affine, compose
 
 __all__ = [
     "AffineParameters",
+    "AffineStep",
     "ConditionedConvInverseAutoregressive",
     "ConditionedInverseAutoregressive",
     "ConditionedTemporalTransform",
     "Conditioner",
     "ConvConditioner",
     "ConvInverseAutoregressive",
+    "Inverse",
     "InverseAutoregressive",
     "LSTMConditioner",
     "LastFrame",
-    "Level",
     "MLPConditioner",
     "Prediction",
     "TemporalAffine",
@@ -46,6 +44,14 @@ __all__ = [
     "TemporalDifference",
     "TemporalHierarchy",
     "TemporalTransform",
+    "check_affine",
     "check_size",
     "compose",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Level":
+        warnings.warn("Level is AffineStep now", FutureWarning, stacklevel=2)
+        return AffineStep
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,12 +6,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.base import Level, Prediction, TemporalTransform, join, time_length
+from pyro_afslvm.transforms.base import TemporalTransform
 from pyro_afslvm.transforms.conditioners import AffineParameters, Conditioner, LastFrame
+from pyro_afslvm.transforms.steps import AffineStep, Prediction
+from pyro_afslvm.transforms.time_axis import join, previous_frames, time_length
 
 
 class AffineState(NamedTuple):
-    """Where sampling stands: the last frame and what the conditioner keeps of the rest."""
+    """The last frame, and what the conditioner keeps of those before."""
 
     previous: Tensor | None
     start: tuple[Tensor, ...]  # frames so far, while they are fewer than the window
@@ -25,8 +27,11 @@ class TemporalAffine(TemporalTransform):
               \log\left|\det \frac{\partial x}{\partial y}\right| = \sum_t \sum_i \log
               \sigma_i(x_{<t})
 
+    Where the conditioner is residual :math:`\mu = x_{t-1} + \sigma m`, with the same
+    :math:`\sigma`, clamped.
+
     Args:
-        conditioner: gives :math:`\mu` and :math:`\log \sigma` from the past.
+        conditioner: gives :math:`\mu`, or m, and :math:`\log \sigma` from the past.
         initial: ``"learned"`` gives the first ``window`` frames of a sequence a shift and a
             log-scale of their own, so that the density covers every frame and a sequence
             can be sampled from nothing. ``None``: those frames must be given as history.
@@ -44,6 +49,8 @@ class TemporalAffine(TemporalTransform):
     >>> flow.log_abs_det_jacobian(y, x).shape
     torch.Size([5])
     """
+
+    is_affine = True
 
     def __init__(
         self,
@@ -71,29 +78,37 @@ class TemporalAffine(TemporalTransform):
             self.initial_shift = nn.Parameter(torch.zeros(shape))
             self.initial_log_scale = nn.Parameter(torch.zeros(shape))
 
-    def levels(
+    def intermediates(
         self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
-    ) -> list[Level]:
-        shift, log_scale = self._affine(x, history, context)
-        return [Level(shift, log_scale, (x - shift) * torch.exp(-log_scale))]
+    ) -> list[AffineStep]:
+        shift, log_scale = self._parameters_of(x, history, context)
+        return [AffineStep(shift, log_scale, (x - shift) * torch.exp(-log_scale))]
 
-    def _affine(
+    def _parameters_of(
         self, x: Tensor, history: Tensor | None, context: Tensor | None
     ) -> AffineParameters:
         dim, length = -1 - self.frame_dims, time_length(x, self.frame_dims)
         past = 0 if history is None else time_length(history, self.frame_dims)
         missing = min(max(0, self.conditioner.window - past), length)
         if not missing:
-            return self._clamped(self.conditioner(x, history=history, context=context), x)
+            return self._conditioned(x, history, context)
         first, rest = x.split([missing, length - missing], dim)
         start = self._clamped(self._initial(slice(past, past + missing)), first)
         if not rest.shape[dim]:
             return start
         full = join(history, first, self.frame_dims)
-        following = self._clamped(self.conditioner(rest, history=full, context=context), rest)
+        following = self._conditioned(rest, full, context)
         return AffineParameters(
             *(torch.cat(pair, dim) for pair in zip(start, following, strict=True))
         )
+
+    def _conditioned(
+        self, x: Tensor, history: Tensor | None, context: Tensor | None
+    ) -> AffineParameters:
+        parameters = self._clamped(self.conditioner(x, history=history, context=context), x)
+        if not self.conditioner.residual:
+            return parameters
+        return _around(previous_frames(x, history, self.frame_dims), parameters)
 
     def _initial(self, frames: slice) -> AffineParameters:
         if self.initial_shift is None or self.initial_log_scale is None:
@@ -104,7 +119,7 @@ class TemporalAffine(TemporalTransform):
         return AffineParameters(self.initial_shift[frames], self.initial_log_scale[frames])
 
     def _clamped(self, parameters: AffineParameters, like: Tensor) -> AffineParameters:
-        """In the precision and on the device of the frames, whatever the networks ran in."""
+        """Bring parameters to the frames' shape, precision and device, and within the clamps."""
         shift, log_scale = (p.to(like).expand_as(like) for p in parameters)
         return AffineParameters(shift, log_scale.clamp(self.min_log_scale, self.max_log_scale))
 
@@ -143,28 +158,38 @@ class TemporalAffine(TemporalTransform):
         if inner is None:
             inner = self._enter(start)
         parameters, inner = self.conditioner.step(previous, inner, context=context)
-        return Prediction(*self._clamped(parameters, like), AffineState(previous, (), inner))
+        parameters = self._clamped(parameters, like)
+        if self.conditioner.residual:
+            parameters = _around(previous, parameters)
+        return Prediction(*parameters, AffineState(previous, (), inner))
 
     def absorb(self, frame: Tensor, predicted: Prediction) -> tuple[Tensor, Tensor, AffineState]:
         shift, log_scale, pending = predicted
         return (frame - shift) * torch.exp(-log_scale), log_scale, _seen(frame, pending)
 
     def _enter(self, start: tuple[Tensor, ...]) -> Any:
-        """Enough frames have come for the conditioner to begin."""
+        """Start the conditioner, now that enough frames have come."""
         history = torch.stack(torch.broadcast_tensors(*start), -1 - self.frame_dims)
         return self.conditioner.initial_state(
             history.shape[: -1 - self.frame_dims], history=history
         )
 
 
+def _around(previous: Tensor | None, parameters: AffineParameters) -> AffineParameters:
+    """Add the last frame to a shift in units of the scale; before the first of all it is zero."""
+    change, log_scale = parameters
+    change = log_scale.exp() * change
+    return AffineParameters(change if previous is None else previous + change, log_scale)
+
+
 def _seen(frame: Tensor, state: AffineState) -> AffineState:
-    """The state after a frame; while the window is not full it is kept."""
+    """Give the state after a frame, which is kept while the window is not full."""
     start = (*state.start, frame) if state.inner is None else ()
     return AffineState(frame, start, state.inner)
 
 
 class TemporalDifference(TemporalAffine):
-    r"""Sequence of changes: the affine transform with the last frame as shift, scale one.
+    r"""Affine transform with the last frame as shift and scale one: its noise is the change.
 
     .. math:: y_t = x_t - x_{t-1}, \qquad x_0 = 0
 

@@ -1,44 +1,36 @@
-"""What every bijection across time shares: a parallel inverse, a step, a memo."""
+"""What every bijection across time shares.
+
+Words, here and in all of this package: *frames* x of shape ``(*batch, T, *frame_shape)`` are made
+of *noise* y of the same shape. *History* is the frames before the first of x, *context* another
+variable that is aligned with history and frames. *Log-scale* is the logarithm of the derivative
+of an entry of x with respect to its own noise, given the past; *shift* is what an affine transform
+adds. A chain inverts x one transform after the other, and these are its *intermediates*. A *mask*
+is true where a frame counts.
+"""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from pyro.distributions.torch_transform import TransformModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-from pyro_afslvm.transforms.cache import Memo
+from pyro_afslvm.transforms.cache import CachedTransform, random_state
+from pyro_afslvm.transforms.deprecated import OldNames
+from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction, sum_log_scales
+from pyro_afslvm.transforms.time_axis import time_length
+
+Steps = Sequence[AffineStep | Inverse]  # from x down to the noise, one for each transform
 
 
-class Level(NamedTuple):
-    """One transform of a chain, inverted: all of shape ``(*batch, T, *frame_shape)``."""
-
-    shift: Tensor
-    log_scale: Tensor
-    noise: Tensor
-
-
-class Inverse(NamedTuple):
-    """The noise behind a sequence and the log-scale of every entry, of one shape."""
-
-    noise: Tensor
-    log_scale: Tensor
-
-
-class Prediction(NamedTuple):
-    """What is known of a frame before it is there; shift and log-scale of its shape."""
-
-    shift: Tensor
-    log_scale: Tensor
-    pending: Any  # what the transform needs to absorb the frame
-
-
-class TemporalTransform(TransformModule):
+class TemporalTransform(OldNames, CachedTransform):
     r"""A bijection of whole sequences, triangular in time and elementwise given the past.
 
     The event is the sequence, of shape ``(T, *frame_shape)``. The inverse :math:`x \to y`
     is one parallel pass; the forward direction :math:`y \to x` is a loop of :meth:`step`.
+
+    A subclass defines :meth:`intermediates`, :meth:`initial_state`, :meth:`step`, and
+    :meth:`inverse_step` or both :meth:`predict` and :meth:`absorb`.
 
     Args:
         frame_dims: dimensions of a frame: 3 for ``(C, H, W)``, 1 for vectors.
@@ -46,15 +38,11 @@ class TemporalTransform(TransformModule):
         reach: past frames that it looks at; ``None`` for all of them.
     """
 
-    bijective = True
-    sign = +1
-
     def __init__(self, *, frame_dims: int, context_length: int, reach: int | None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.frame_dims = frame_dims
         self.context_length = context_length
         self.reach = reach
-        self._memo: Memo[Inverse] = Memo()
 
     @property
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
@@ -62,17 +50,29 @@ class TemporalTransform(TransformModule):
 
     codomain = domain
 
+    @property
+    def is_affine(self) -> bool:
+        r"""Whether :math:`x_t = \mu + \sigma \odot y_t`, with both from the past.
+
+        Of affine transforms there are a predictive mean and, over Gaussian noise, a divergence
+        in closed form. A subclass that does not say so is not taken for one.
+        """
+        return False
+
     # what a transform defines -----------------------------------------------------------
 
-    def levels(
+    def intermediates(
         self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
-    ) -> list[Level]:
+    ) -> Steps:
         """Invert, in parallel over time, and show each transform from x down to the noise.
 
         Args:
             x: frames ``(*batch, T, *frame_shape)``.
             history: the frames before them, ``(*batch, K, *frame_shape)``.
             context: another variable for all of them, ``(*batch, K + T, features)``.
+
+        Returns:
+            an :class:`AffineStep` for each transform that is affine, else an :class:`Inverse`.
         """
         raise NotImplementedError
 
@@ -83,13 +83,13 @@ class TemporalTransform(TransformModule):
         history: Tensor | None = None,
         context: Tensor | None = None,
     ) -> Any:
-        """The state from which :meth:`step` gives the first frame after ``history``."""
+        """Return the state from which :meth:`step` gives the first frame after ``history``."""
         raise NotImplementedError
 
     def step(
         self, noise: Tensor, state: Any, *, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Any]:
-        """One frame from its noise, at a cost that does not grow with time.
+        """Make one frame from its noise, at a cost that does not grow with time.
 
         Args:
             noise: ``(*batch, *frame_shape)``.
@@ -101,8 +101,8 @@ class TemporalTransform(TransformModule):
         """
         raise NotImplementedError
 
-    def predict(self, like: Tensor, state: Any, *, context: Tensor | None = None) -> "Prediction":
-        """Shift and log-scale of the next frame, before it is there.
+    def predict(self, like: Tensor, state: Any, *, context: Tensor | None = None) -> Prediction:
+        """Give shift and log-scale of the next frame, before it is there; if it is affine.
 
         Args:
             like: any frame ``(*batch, *frame_shape)``, for shape, precision and device.
@@ -111,16 +111,14 @@ class TemporalTransform(TransformModule):
         """
         raise NotImplementedError
 
-    def absorb(self, frame: Tensor, predicted: "Prediction") -> tuple[Tensor, Tensor, Any]:
-        """The frame that was predicted: its noise, its log-scale and the next state."""
+    def absorb(self, frame: Tensor, predicted: Prediction) -> tuple[Tensor, Tensor, Any]:
+        """Take in the frame that was predicted: its noise, its log-scale and the next state."""
         raise NotImplementedError
-
-    # what follows from it ---------------------------------------------------------------
 
     def inverse_step(
         self, frame: Tensor, state: Any, *, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Any]:
-        """The noise of one frame, from the same state and at the same cost as :meth:`step`.
+        """Find the noise of one frame, from the same state and at the same cost as :meth:`step`.
 
         Args:
             frame: ``(*batch, *frame_shape)``.
@@ -133,9 +131,11 @@ class TemporalTransform(TransformModule):
         return self.absorb(frame, self.predict(frame, state, context=context))
 
     @property
-    def watched(self) -> torch.nn.Module:
-        """The module on whose parameters a remembered inverse depends."""
-        return self
+    def watched(self) -> tuple[nn.Module, ...]:
+        """The modules on which an inverse depends, and which its cache watches."""
+        return (self,)
+
+    # what follows from it ---------------------------------------------------------------
 
     def condition(
         self,
@@ -144,7 +144,7 @@ class TemporalTransform(TransformModule):
         context: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> "ConditionedTemporalTransform":
-        """The transform of the frames that follow ``history``; it shares the parameters.
+        """Give the transform of the frames that follow ``history``; it shares the parameters.
 
         Args:
             history: earlier frames ``(*batch, K, *frame_shape)``. As many as ``reach``
@@ -169,14 +169,8 @@ class TemporalTransform(TransformModule):
     def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.condition().log_abs_det_jacobian(y, x)
 
-    def with_cache(self, cache_size: int = 1) -> "TemporalTransform":
-        return self  # the memo does what torch's cache would, and sees changed parameters
 
-    def __repr__(self) -> str:
-        return torch.nn.Module.__repr__(self)
-
-
-class ConditionedTemporalTransform(Transform):
+class ConditionedTemporalTransform(OldNames, Transform):
     """A temporal transform with its history, context and mask given."""
 
     bijective = True
@@ -211,13 +205,24 @@ class ConditionedTemporalTransform(Transform):
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]
         return self.transform.codomain
 
+    @property
+    def is_affine(self) -> bool:
+        """Whether the transform is affine in the noise, given the past."""
+        return self.transform.is_affine
+
     def with_cache(self, cache_size: int = 1) -> "ConditionedTemporalTransform":
         return self
 
-    def levels(self, x: Tensor) -> list[Level]:
-        """Each transform from x down to the noise; the mask is not applied."""
+    def intermediates(self, x: Tensor) -> Steps:
+        """Invert x, and show each transform from x down to the noise; the mask is not applied.
+
+        Returns:
+            an :class:`AffineStep` for each transform if all of them are affine; else there is
+            no shift of the whole, and each is an :class:`Inverse`.
+        """
         self._check(x)
-        return self.transform.levels(x, history=self.history, context=self.context)
+        steps = self.transform.intermediates(x, history=self.history, context=self.context)
+        return steps if self.is_affine else [Inverse(s.noise, s.log_scale) for s in steps]
 
     def log_scale(self, x: Tensor) -> Tensor:
         """Log-scale of every entry of x, summed over the chain; the shape of x."""
@@ -230,21 +235,22 @@ class ConditionedTemporalTransform(Transform):
         return self._invert(x).noise
 
     def _invert(self, x: Tensor) -> Inverse:
-        transform, memo = self.transform, self.transform._memo
-        sampled = memo.find(transform.watched, (x, self.history, self.context, self.mask))
+        cache, watched = self.transform._cache, self.transform.watched
+        inputs = (x, self.history, self.context)
+        sampled = cache.find(watched, (*inputs, self.mask))
         if sampled is not None:
             return sampled
-        key = (x, self.history, self.context, None)  # the mask is cheap, and often new
-        inverse = memo.find(transform.watched, key)
+        inverse = cache.find(watched, inputs)  # the mask is cheap, and often new
         if inverse is None:
-            levels = self.levels(x)
-            inverse = Inverse(levels[-1].noise, sum_log_scales(levels))
-            memo.keep(transform.watched, key, inverse)
+            drawn = random_state(x)
+            steps = self.intermediates(x)
+            inverse = Inverse(steps[-1].noise, sum_log_scales(steps))
+            cache.keep(watched, inputs, inverse, drawn=drawn)
         return Inverse(*self._masked(*inverse, identity=x))
 
     def _call(self, y: Tensor) -> Tensor:
         self._check(y)
-        time_dim = -1 - self.transform.frame_dims
+        drawn, time_dim = random_state(y), -1 - self.transform.frame_dims
         state = self.transform.initial_state(
             y.shape[:time_dim], history=self.history, context=self._context_before()
         )
@@ -255,9 +261,9 @@ class ConditionedTemporalTransform(Transform):
             log_scales.append(log_scale.expand_as(frame))
         x = torch.stack(frames, time_dim)
         x, log_scale = self._masked(x, torch.stack(log_scales, time_dim), identity=y)
-        key = (x, self.history, self.context, self.mask)
+        inputs = (x, self.history, self.context, self.mask)
         sampled = Inverse(y.expand_as(x), log_scale)
-        self.transform._memo.keep(self.transform.watched, key, sampled)
+        self.transform._cache.keep(self.transform.watched, inputs, sampled, drawn=drawn)
         return x
 
     def _masked(
@@ -284,43 +290,3 @@ class ConditionedTemporalTransform(Transform):
 
     def _context_at(self, t: int) -> Tensor | None:
         return None if self.context is None else self.context[..., self.past + t, :]
-
-
-def time_length(x: Tensor, frame_dims: int) -> int:
-    """Length of the time axis of ``(*batch, T, *frame_shape)``."""
-    if x.ndim < 1 + frame_dims:
-        raise ValueError(
-            f"expected a sequence of shape (*batch, T, *frame_shape) with {frame_dims} frame "
-            f"dimensions, got {tuple(x.shape)}"
-        )
-    return x.shape[-1 - frame_dims]
-
-
-def join(history: Tensor | None, x: Tensor, frame_dims: int) -> Tensor:
-    """History and frames in one sequence; their batch dimensions are broadcast."""
-    if history is None:
-        return x
-    event = 1 + frame_dims
-    batch = torch.broadcast_shapes(history.shape[:-event], x.shape[:-event])
-    both = [part.expand(*batch, *part.shape[-event:]) for part in (history, x)]
-    return torch.cat(both, -event)
-
-
-def sum_log_scales(levels: Sequence[Level]) -> Tensor:
-    """Eq. 15: the log-scales of a chain add; the shape of the frames."""
-    total = levels[0].log_scale
-    for level in levels[1:]:
-        total = total + level.log_scale
-    return total
-
-
-def compose(levels: Sequence["Level | Prediction"]) -> tuple[Tensor, Tensor]:
-    r"""Shift and log-scale of a whole chain of affine transforms, x first.
-
-    .. math:: x = \mu_M + \sigma_M (\mu_{M-1} + \sigma_{M-1} (\dots y))
-    """
-    shift, log_scale = levels[0].shift, levels[0].log_scale
-    for level in levels[1:]:
-        shift = shift + log_scale.exp() * level.shift
-        log_scale = log_scale + level.log_scale
-    return shift, log_scale

@@ -1,24 +1,27 @@
-"""Remember the last inverse of a transform while nothing it depends on has changed."""
+"""The last inverse of a transform, kept while nothing that it depends on has changed."""
 
 import itertools
 import weakref
-from collections.abc import Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from operator import is_
+from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-Result = TypeVar("Result", bound=tuple[Tensor, ...])
+from pyro_afslvm.transforms.steps import Inverse
 
+_State = tuple[int, int, bool]
+_ITS_OWN = {"_cache", "_inv"}  # attributes of a transform on which no inverse depends
 _steps = itertools.count(1)
 _step = 0
 
 
 def parameters_changed(*_: object) -> None:
-    """Forget all results, for parameters were changed unseen, as by the replay of a CUDA graph."""
+    """Forget all inverses, for parameters were changed unseen, as by the replay of a CUDA graph."""
     global _step
     _step = next(_steps)
 
@@ -27,157 +30,242 @@ def parameters_changed(*_: object) -> None:
 register_optimizer_step_post_hook(parameters_changed)
 
 
-class _Seen(NamedTuple):
-    """A tensor as it was."""
+class Snapshot:
+    """Some tensors, some modules and the modes of torch as they are now.
 
-    tensor: Tensor
-    version: tuple[int, int]
-    requires_grad: bool
-    values: Tensor | None  # in main memory, where NumPy and ``.data`` may write unseen
+    A tensor is the same as long as it is the same object, or another view of the same part of
+    the same storage that needs no gradient, and torch has counted no change in place. A module
+    is, as long as its attributes, hooks and submodules are the same objects, and its parameters
+    and buffers the same in this sense.
+
+    A change through ``.data`` or NumPy is not counted, and is not seen.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor | None], attributes: Sequence[object]) -> None:
+        self._tensors = tuple(None if a is None else _Seen(a, _state(a)) for a in tensors)
+        self._mode = _mode(tensors)
+        self._attributes = attributes
+        self._states = _states(attributes)
+
+    @classmethod
+    def of(
+        cls, modules: Sequence[nn.Module], tensors: Sequence[Tensor | None]
+    ) -> "Snapshot | None":
+        """Take one, or ``None`` where a change could not be told."""
+        if _is_traced() or any(map(_is_opaque, tensors)):
+            return None
+        snapshot = cls(tensors, _attributes(modules))
+        return None if None in snapshot._states else snapshot
+
+    def holds(self, modules: Sequence[nn.Module], tensors: Sequence[Tensor | None]) -> bool:
+        """Whether these are still what was seen."""
+        return (
+            len(tensors) == len(self._tensors)
+            and all(map(_is_same, tensors, self._tensors))
+            and self._mode == _mode(tensors)
+            and not _is_traced()
+            and not any(map(_is_opaque, tensors))
+            and len(attributes := _attributes(modules)) == len(self._attributes)
+            and all(map(is_, attributes, self._attributes))
+            and self._states == _states(attributes)
+        )
 
 
-class Memo(Generic[Result]):
-    """The last result of a function of some tensors and a module's parameters.
+class Cache:
+    """The last inverse of a transform, and what it was computed from.
 
-    Guide and model both need :math:`y = f^{-1}(x)`; the second of them finds it here. A
-    result is handed out only if the inputs and the module's parameters are what they were,
-    no optimizer has stepped, and train/eval, grad, inference and autocast modes are the same.
-    It is dropped as soon as a gradient flows back through it, for its graph is then spent.
+    Guide and model both need :math:`y = f^{-1}(x)`; the second of them finds it here. It is
+    handed out while the inputs and the modules are what they were (see :class:`Snapshot`), no
+    optimizer has stepped, and grad and autocast modes are the same. It is dropped as soon as a
+    gradient flows back through it, for its graph is then spent.
 
-    In main memory values are compared, for NumPy arrays and ``parameter.data`` can change them
-    without a trace. On an accelerator that would wait for the device at every call; there
-    a change through ``.data`` is not seen, and :meth:`clear` forgets.
+    Nothing is kept where this cannot be told: of tensors made in inference mode, where torch
+    counts no changes; within ``torch.func``, forward-mode differentiation and tracing; and of
+    networks that draw random numbers, such as dropout in training.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the result."""
-        self._inputs: tuple[_Seen | None, ...] = ()
-        self._parameters: tuple[_Seen, ...] = ()
-        self._outputs: tuple[_Seen, ...] = ()
-        self._mode: object = None
-        self._result: Result | None = None
+        """Forget the inverse."""
+        self._kept: _Kept | None = None
 
-    def find(self, module: nn.Module, inputs: Sequence[Tensor | None]) -> Result | None:
-        """Return the remembered result if it is that of these inputs, else ``None``."""
-        if self._result is None or len(inputs) != len(self._inputs) or _is_tracing():
+    def find(self, modules: Sequence[nn.Module], inputs: Sequence[Tensor | None]) -> Inverse | None:
+        """Return the inverse that was kept if it is that of these inputs, else ``None``."""
+        kept = self._kept
+        if kept is None or not kept.given.holds(modules, inputs):
             return None
-        if self._mode != _mode(module) or any(a is not None and _is_opaque(a) for a in inputs):
-            return None
-        if not all(_same(a, b) for a, b in zip(inputs, self._inputs, strict=True)):
-            return None
-        tensors = _tensors(module)
-        if len(tensors) != len(self._parameters):
-            return None
-        kept = zip(tensors, self._parameters, strict=True)
-        if not all(a is b.tensor and _unchanged(a, b) for a, b in kept):
-            return None
-        intact = all(_unchanged(b.tensor, b) for b in self._outputs)  # who asked first may write
-        return self._result if intact else None
+        intact = all(map(_is_same, kept.inverse, kept.found))  # who asked first may write to it
+        return kept.inverse if intact else None
 
-    def keep(self, module: nn.Module, inputs: Sequence[Tensor | None], result: Result) -> None:
-        """Remember a result until something it depends on changes."""
+    def keep(
+        self,
+        modules: Sequence[nn.Module],
+        inputs: Sequence[Tensor | None],
+        inverse: Inverse,
+        *,
+        drawn: tuple[bytes, ...],
+    ) -> None:
+        """Keep an inverse until something that it depends on changes.
+
+        Args:
+            modules: what it was computed by.
+            inputs: what it was computed from.
+            inverse: the inverse.
+            drawn: :func:`random_state` before the computation.
+        """
         self.clear()
-        if _is_tracing():
+        if any(map(_is_opaque, inverse)) or random_state(inverse.noise) != drawn:
             return
-        tensors = _tensors(module)
-        if any(a is not None and _is_opaque(a) for a in (*inputs, *tensors, *result)):
+        given = Snapshot.of(modules, inputs)
+        if given is None:
             return
-        self._inputs = tuple(None if a is None else _see(a) for a in inputs)
-        self._parameters = tuple(_see(a) for a in tensors)
-        self._outputs = tuple(_see(a) for a in result)
-        self._mode = _mode(module)
-        self._result = result
-        memo = weakref.ref(self)
-        for tensor in result:
+        self._kept = _Kept(given, tuple(_Seen(a, _state(a)) for a in inverse), inverse)
+        cache = weakref.ref(self)
+        for tensor in inverse:
             if tensor.requires_grad:
-                tensor.register_hook(lambda _: _clear(memo))
+                tensor.register_hook(lambda _: _clear(cache))
 
-    def __deepcopy__(self, _: dict[int, Any]) -> "Memo[Result]":
-        return Memo()
+    def __deepcopy__(self, _: dict[int, Any]) -> "Cache":
+        return Cache()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Memo, ()
+        return Cache, ()
 
 
-def _is_tracing() -> bool:
-    """Whether the TorchScript tracer watches, to which a remembered tensor is a constant."""
-    return torch._C._get_tracing_state() is not None
+class CachedTransform(TransformModule):
+    """A transform with parameters, which remembers its last inverse."""
+
+    bijective = True
+    sign = +1
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._cache = Cache()
+
+    def clear_cache(self) -> None:
+        """Forget the last inverse, of this transform and of those within it.
+
+        It is only needed after a change that torch does not count: through ``.data`` or NumPy.
+        """
+        for module in self.modules():
+            if isinstance(module, CachedTransform):
+                module._cache.clear()
+
+    def with_cache(self, cache_size: int = 1) -> "CachedTransform":
+        """Return the transform, whose own cache sees changed parameters, which torch's does not."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CachedTransform":
+        self._cache.clear()  # .to(), .double() and the like assign to .data
+        applied: CachedTransform = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return applied
+
+    def __repr__(self) -> str:
+        return nn.Module.__repr__(self)
 
 
-def _clear(memo: "weakref.ref[Any]") -> None:
-    if (alive := memo()) is not None:
-        alive.clear()
+def random_state(x: Tensor) -> tuple[bytes, ...]:
+    """The state of the random numbers of the processor, and of the device of x."""
+    if _state(x) is None:
+        return ()
+    states = [torch.get_rng_state()]
+    if x.is_cuda and not torch.cuda.is_current_stream_capturing():
+        states.append(torch.cuda.get_rng_state(x.device))
+    return tuple(state.numpy().tobytes() for state in states)
 
 
-def _is_opaque(a: Tensor) -> bool:
-    """Whether a change could not be seen: no version, and too far away to compare.
+class _Seen(NamedTuple):
+    """A tensor, and its state when it was seen."""
 
-    So it is with the wrappers of ``torch.func``, which have no content of their own, and with
-    dual numbers, whose tangent a comparison of values would miss.
+    tensor: Tensor
+    state: _State | None
+
+
+class _Kept(NamedTuple):
+    """An inverse as it was found, and what it was computed from."""
+
+    given: Snapshot
+    found: tuple[_Seen, ...]
+    inverse: Inverse
+
+
+def _state(a: Tensor) -> _State | None:
+    """Where a tensor is, how often it was changed, and whether it takes a gradient.
+
+    ``None`` where torch has no answer: for what is made in inference mode, the wrappers of
+    ``torch.func``, and parameters that are not there yet.
     """
-    if a.is_inference() and a.device.type != "cpu":
-        return True
     try:
-        a.data_ptr()
-    except RuntimeError:
-        return True
-    return unpack_dual(a).tangent is not None
+        return a.data_ptr(), a._version, a.requires_grad
+    except (RuntimeError, ValueError):
+        return None
 
 
-def _see(a: Tensor) -> _Seen:
-    values = a.detach().clone() if a.device.type == "cpu" else None
-    return _Seen(a, _version(a), a.requires_grad, values)
+def _is_same(a: Tensor | None, seen: _Seen | None) -> bool:
+    if a is None or seen is None:
+        return a is None and seen is None
+    return _state(a) == seen.state and (a is seen.tensor or _is_same_view(a, seen.tensor))
 
 
-def _same(a: Tensor | None, kept: _Seen | None) -> bool:
-    """The same tensor; or, where no gradient is to reach it, one with the same content."""
-    if a is None or kept is None:
-        return a is None and kept is None
-    b = kept.tensor
-    if a is b:
-        return a.requires_grad == kept.requires_grad and _unchanged(a, kept)
-    if a.requires_grad or b.requires_grad or kept.requires_grad:
-        return False
-    if a.dtype != b.dtype or a.device != b.device:
-        return False
-    if kept.values is not None:
-        return torch.equal(a, kept.values)
-    is_view = _version(a) == kept.version and a.shape == b.shape and a.stride() == b.stride()
-    return is_view and not a.is_inference()
-
-
-def _unchanged(a: Tensor, kept: _Seen) -> bool:
-    if _version(a) != kept.version or _is_opaque(a):
-        return False
-    if kept.values is None:
-        return a.device.type != "cpu"
-    return a.dtype == kept.values.dtype and torch.equal(a, kept.values)
-
-
-def _mode(module: nn.Module) -> tuple[object, ...]:
+def _is_same_view(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same part of one storage, and no gradient tells them apart."""
     return (
-        _step,
-        torch.is_grad_enabled(),
-        torch.is_inference_mode_enabled(),
-        *((torch.is_autocast_enabled(on), torch.get_autocast_dtype(on)) for on in ("cpu", "cuda")),
-        tuple(child.training for child in module.modules()),
-        tuple(p.requires_grad for p in module.parameters()),
+        not (a.requires_grad or b.requires_grad)
+        and a.storage_offset() == b.storage_offset()
+        and a.shape == b.shape
+        and a.stride() == b.stride()
+        and a.dtype == b.dtype
+        and a.untyped_storage()._cdata == b.untyped_storage()._cdata
     )
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
-    """What the module's output depends on besides its inputs."""
-    tensors: list[Tensor] = [*module.parameters()]
-    for child in module.modules():
-        # in training, batch norm moves its statistics but never reads them
-        if not (child.training and isinstance(child, _BatchNorm)):
-            tensors += child.buffers(recurse=False)
-    return tensors
+def _attributes(modules: Sequence[nn.Module]) -> list[object]:
+    """All attributes of modules and of those within them, with the entries of dictionaries."""
+    found: list[object] = []
+    waiting = [*modules]
+    while waiting:
+        child = waiting.pop()
+        waiting += [grandchild for grandchild in child._modules.values() if grandchild is not None]
+        attributes = vars(child)
+        if isinstance(child, CachedTransform):
+            attributes = {k: v for k, v in attributes.items() if k not in _ITS_OWN}
+        elif isinstance(child, torch.jit.ScriptModule):
+            found += [*child.parameters(), *child.buffers()]
+        for value in attributes.values():
+            if isinstance(value, dict):
+                if value:  # most are empty, and this runs at every evaluation of a bound
+                    found += value.values()
+            else:
+                found.append(value)
+    return found
 
 
-def _version(tensor: Tensor) -> tuple[int, int]:
-    # assigning ``.data`` leaves the version as it is, and moves the memory
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+def _states(attributes: Sequence[object]) -> list[_State | None]:
+    return [_state(a) for a in attributes if isinstance(a, Tensor)]
+
+
+def _mode(tensors: Sequence[Tensor | None]) -> tuple[object, ...]:
+    kinds = {a.device.type for a in tensors if a is not None}
+    autocast = [
+        (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        for kind in sorted(kinds)
+        if torch.amp.is_autocast_available(kind)
+    ]
+    return _step, torch.is_grad_enabled(), autocast
+
+
+def _is_traced() -> bool:
+    """Whether a tracer or compiler watches, to whom a remembered tensor would be a constant."""
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+
+
+def _is_opaque(a: Tensor | None) -> bool:
+    """Whether changes of a tensor cannot be told, or it has a tangent of its own."""
+    return a is not None and (_state(a) is None or unpack_dual(a).tangent is not None)
+
+
+def _clear(cache: "weakref.ref[Cache]") -> None:
+    if (alive := cache()) is not None:
+        alive.clear()

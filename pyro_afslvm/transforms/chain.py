@@ -1,4 +1,4 @@
-"""Several transforms across time, one on the output of the other."""
+"""The chain of transforms across time, each on the output of the one before."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -6,14 +6,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.base import (
-    Level,
-    Prediction,
-    TemporalTransform,
-    compose,
-    join,
-    time_length,
-)
+from pyro_afslvm.transforms.base import Steps, TemporalTransform
+from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction, check_affine, compose
+from pyro_afslvm.transforms.time_axis import join, time_length
 
 
 class TemporalChain(TemporalTransform):
@@ -52,19 +47,25 @@ class TemporalChain(TemporalTransform):
         )
         self.parts = nn.ModuleList(parts)
 
-    def levels(
+    @property
+    def is_affine(self) -> bool:
+        """Whether every part is."""
+        return all(part.is_affine for part in self._parts)
+
+    def intermediates(
         self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
-    ) -> list[Level]:
+    ) -> Steps:
         length = time_length(x, self.frame_dims)
-        levels, full = [], x
+        steps: list[AffineStep | Inverse] = []
+        full = x
         whole = self._is_whole(history)
         if history is not None:
             full = join(self._recent(history), x, self.frame_dims)
         for part in reversed(self._parts):
-            level = self._invert(part, full, context, whole=whole)
-            levels.append(Level(*(self._last(tensor, length) for tensor in level)))
-            full = level.noise
-        return levels
+            step = self._invert(part, full, context, whole=whole)
+            steps.append(type(step)(*(self._last(tensor, length) for tensor in step)))
+            full = step.noise
+        return steps
 
     def initial_state(
         self,
@@ -73,7 +74,7 @@ class TemporalChain(TemporalTransform):
         history: Tensor | None = None,
         context: Tensor | None = None,
     ) -> tuple[Any, ...]:
-        """One state per part, each seeing the history at its own level."""
+        """Return a state per part, each of which sees the history as its own frames."""
         if history is None:
             return tuple(part.initial_state(batch_shape) for part in self._parts)
         states: list[Any] = []
@@ -99,7 +100,12 @@ class TemporalChain(TemporalTransform):
     def predict(
         self, like: Tensor, state: tuple[Any, ...], *, context: Tensor | None = None
     ) -> Prediction:
-        """Shift and log-scale of the whole chain."""
+        """Give shift and log-scale of the whole chain.
+
+        Raises:
+            TypeError: if a part is not affine.
+        """
+        check_affine(self, "prediction")
         pairs = zip(self._parts, state, strict=True)
         pending = tuple(part.predict(like, before, context=context) for part, before in pairs)
         return Prediction(*compose(pending[::-1]), pending)
@@ -137,18 +143,18 @@ class TemporalChain(TemporalTransform):
 
     def _invert(
         self, part: TemporalTransform, full: Tensor, context: Tensor | None, *, whole: bool
-    ) -> Level:
-        """One part over history and frames; the frames it cannot score are its history."""
+    ) -> AffineStep | Inverse:
+        """Invert one part over history and frames; those it cannot score are its history."""
         skip, dim = _skipped(part, whole=whole), -1 - self.frame_dims
         context = _align(context, full, self.frame_dims)
         past, rest = full.split([skip, full.shape[dim] - skip], dim)
-        (level,) = part.levels(rest, history=past if skip else None, context=context)
-        return level
+        (step,) = part.intermediates(rest, history=past if skip else None, context=context)
+        return step
 
     def _noise_before(
         self, part: TemporalTransform, past: Tensor, context: Tensor | None, *, whole: bool
     ) -> Tensor | None:
-        """The history of the next part; ``None`` where this one needs all there is."""
+        """Give the history of the next part; ``None`` where this one needs all there is."""
         if time_length(past, self.frame_dims) == _skipped(part, whole=whole):
             return None
         return self._invert(part, past, context, whole=whole).noise
@@ -163,10 +169,10 @@ def _flat(part: TemporalTransform) -> list[TemporalTransform]:
 
 
 def _skipped(part: TemporalTransform, *, whole: bool) -> int:
-    """Frames at the start that only serve the part as history."""
+    """Count the frames at the start that only serve the part as history."""
     return part.context_length if whole else part.reach or 0
 
 
 def _align(context: Tensor | None, frames: Tensor, frame_dims: int) -> Tensor | None:
-    """The part of the context that goes with these, the latest, frames."""
+    """Cut the context to the part that goes with these, the latest, frames."""
     return None if context is None else context[..., -time_length(frames, frame_dims) :, :]

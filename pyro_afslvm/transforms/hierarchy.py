@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.transforms.affine import TemporalAffine
-from pyro_afslvm.transforms.base import Level, TemporalTransform, compose, join
+from pyro_afslvm.transforms.base import Steps, TemporalTransform
 from pyro_afslvm.transforms.chain import TemporalChain
+from pyro_afslvm.transforms.steps import AffineStep, Inverse, compose, sum_log_scales
+from pyro_afslvm.transforms.time_axis import join
 
 
 class TemporalHierarchy(TemporalTransform):
@@ -48,18 +50,29 @@ class TemporalHierarchy(TemporalTransform):
         self.parts = nn.ModuleList(parts)
         self.sizes = tuple(sizes)
 
-    def levels(
+    @property
+    def is_affine(self) -> bool:
+        """Whether every level is, given the past and the present of the levels above."""
+        return all(part.is_affine for part in self._parts)
+
+    def intermediates(
         self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
-    ) -> list[Level]:
-        """One level of the chain: shift, log-scale and noise of all latents side by side."""
+    ) -> Steps:
+        """Invert in one step, with shift, log-scale and noise of all latents side by side."""
         full = self._split(join(history, x, 1))
         pasts = [None] * len(self.sizes) if history is None else self._split(history)
-        found = []
+        found: list[AffineStep | Inverse] = []
         for l, (part, values) in enumerate(zip(self._parts, self._split(x), strict=True)):
             seen = _beside(context, *full[:l])
-            levels = part.levels(values, history=pasts[l], context=seen)
-            found.append(Level(*compose(levels), levels[-1].noise))
-        return [Level(*(_joined(*same) for same in zip(*found, strict=True)))]
+            found.append(self._one(part.intermediates(values, history=pasts[l], context=seen)))
+        return [type(found[0])(*(_joined(*same) for same in zip(*found, strict=True)))]
+
+    def _one(self, steps: Steps) -> AffineStep | Inverse:
+        """Put the steps of a level together."""
+        noise = steps[-1].noise
+        if self.is_affine:
+            return AffineStep(*compose(steps), noise)
+        return Inverse(noise, sum_log_scales(steps))
 
     def initial_state(
         self,
@@ -68,7 +81,7 @@ class TemporalHierarchy(TemporalTransform):
         history: Tensor | None = None,
         context: Tensor | None = None,
     ) -> tuple[Any, ...]:
-        """One state per level."""
+        """Return a state per level."""
         if history is None:
             return tuple(part.initial_state(batch_shape) for part in self._parts)
         full = self._split(history)
@@ -111,19 +124,23 @@ class TemporalHierarchy(TemporalTransform):
 
 
 def _joined(*parts: Tensor) -> Tensor:
-    """Vectors side by side; their batch dimensions are broadcast."""
+    """Put vectors side by side; their batch dimensions are broadcast."""
     batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
     return torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], -1)
 
 
 def _beside(context: Tensor | None, *above: Tensor) -> Tensor | None:
-    """The context of a level: that of the whole, and the levels above."""
+    """Make the context of a level: that of the whole, and the levels above."""
     given = above if context is None else (context, *above)
     return _joined(*given) if given else None
 
 
 def check_size(transform: TemporalTransform, size: int, name: str) -> None:
-    """Refuse what is no transform of vectors of this size that starts from nothing."""
+    """Refuse a transform that is not of vectors of this size, or needs frames to start from.
+
+    Raises:
+        ValueError: for such a transform.
+    """
     if transform.frame_dims != 1 or transform.context_length:
         raise ValueError(f"{name} must be a transform of vectors that starts from nothing")
     if isinstance(transform, TemporalHierarchy):

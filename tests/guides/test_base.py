@@ -54,7 +54,7 @@ def sight(guide: str) -> Tensor:
     def means(x: Tensor) -> Tensor:
         torch.manual_seed(3)  # of the iterative guide's noise
         transform = posterior.distribution(model.batch(x)).transforms[0]
-        return transform.levels(z)[0].shift[0]
+        return transform.intermediates(z)[0].shift[0]
 
     with torch.no_grad():  # by differences: the iterative posterior holds the model still
         moved = []

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
@@ -13,6 +14,7 @@ from pyro.infer import Predictive, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_afslvm import Pair, ResNetVAE, ResNetVAEGuide
+from pyro_afslvm.models.vae.handover import Handover
 from pyro_afslvm.objectives import FreeBitsELBO, bound_terms, iwae
 from tests.support.pairs import check_training, parameters
 from tests.support.registry import calls, perturb
@@ -115,9 +117,13 @@ def test_a_layer_sees_those_above_and_the_image() -> None:
     z = [torch.randn(4, 1, 2, 2, 2, dtype=torch.float64) for _ in range(2)]
     other = [a.clone() for a in z]
     other[0][0] += 1.0
-    below = pair.guide.bottom_up(x)[2]
-    for level in (pair.model.level, lambda above: pair.guide.posterior(below, above)):
-        changed = _parameters(level(tuple(z))) != _parameters(level(tuple(other)))
+    below, layer = pair.guide.bottom_up(x)[2], pair.model.top_down[2]
+    for of_z in (
+        lambda above: pair.model.prior(layer, above, (4, 1)),
+        lambda above: pair.guide.posterior(2, below, above),
+    ):
+        one, two = (of_z(pair.model.features(tuple(latents))) for latents in (z, other))
+        changed = one.base_dist.loc != two.base_dist.loc
         assert changed[0].any()
         assert not changed[1:].any()
     moved = x.clone()
@@ -125,10 +131,6 @@ def test_a_layer_sees_those_above_and_the_image() -> None:
     for a, b in zip(pair.guide.bottom_up(x), pair.guide.bottom_up(moved), strict=True):
         assert (a[2] != b[2]).any()
         assert torch.equal(a[:2], b[:2])
-
-
-def _parameters(level: Any) -> Tensor:
-    return level.prior if hasattr(level, "prior") else level.base_dist.loc
 
 
 @pytest.mark.parametrize("layers", [(1,), (2,), (1, 2)])
@@ -142,40 +144,168 @@ def test_the_top_down_pass_runs_once(layers: tuple[int, ...]) -> None:
         assert [counter.count for counter in flows] == [1] * sum(layers)
 
 
-def test_the_shared_pass_is_never_stale() -> None:
-    pair, x = make(), images()
-    adam = torch.optim.Adam(parameters(pair), lr=1e-2)
-    loss = Trace_ELBO()(pair.model, pair.guide)
-    for _ in range(2):
-        adam.zero_grad()
-        loss(x).backward()
-        adam.step()
-    latents = tuple(torch.randn(4, 1, 2, 2, 2, dtype=torch.float64) for _ in range(2))
+def joint(pair: Pair, x: Tensor, trace: Any) -> poutine.Trace:
+    """The model replayed with a trace of a guide, scored."""
+    p = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(x)
+    p.compute_log_prob()
+    return p
+
+
+def log_joint(pair: Pair, x: Tensor, trace: Any) -> Tensor:
+    return joint(pair, x, trace).log_prob_sum()
+
+
+def without_handover(trace: poutine.Trace) -> poutine.Trace:
+    """The same latents from a guide that hands over nothing."""
+    trace = trace.copy()
+    for node in trace.nodes.values():
+        if node["type"] == "sample":
+            node["infer"] = {}
+    return trace
+
+
+def _in_place(pair: Pair) -> None:
     with torch.no_grad():
-        before = pair.model.level(latents)
-        pair.model.down[1].outer.weight.mul_(2)  # of the layer before
-        after = pair.model.level(latents)
-        assert not torch.allclose(before.features, after.features)
-        pair.model.down[2].prior.weight.mul_(2)  # of the layer itself
-        assert not torch.allclose(after.prior, pair.model.level(latents).prior)
-        pair.model.top.add_(1.0)  # of the very top
-        assert not torch.allclose(after.features, pair.model.level(latents).features)
-        fresh = copy.deepcopy(pair.model).level(latents)
-        assert torch.equal(fresh.features, pair.model.level(latents).features)
+        pair.model.down[0].outer.weight.mul_(2.0)
 
 
-def test_gradients_with_and_without_the_shared_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def _of_the_last_layer(pair: Pair) -> None:
+    with torch.no_grad():
+        pair.model.down[2].inner.weight.mul_(2.0)
+
+
+def _of_the_top(pair: Pair) -> None:
+    with torch.no_grad():
+        pair.model.top.add_(1.0)
+
+
+def _of_a_prior(pair: Pair) -> None:
+    with torch.no_grad():
+        pair.model.down[1].prior.bias.add_(1.0)
+
+
+def _fused_step(pair: Pair) -> None:
+    for p in pair.model.parameters():
+        p.grad = torch.ones_like(p)
+    torch.optim.Adam(pair.model.parameters(), lr=1e-2, fused=True).step()
+
+
+def _another_layer(pair: Pair) -> None:
+    pair.model.down[1].outer = nn.Conv2d(4, 4, 3, padding=1).double()
+
+
+def _hook(pair: Pair) -> None:
+    pair.model.down[0].inner.register_forward_hook(lambda _module, _inputs, out: 0.5 * out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _in_place,
+        _of_the_last_layer,
+        _of_the_top,
+        _of_a_prior,
+        _fused_step,
+        _another_layer,
+        _hook,
+    ],
+)
+def test_features_of_before_a_change_are_not_taken(change: Any) -> None:
+    """A model is replayed with what its guide drew when the parameters were others."""
+    pair, x = make(layers=(1, 2)), images()
+    q = poutine.trace(pair.guide).get_trace(x)
+    before = log_joint(pair, x, without_handover(q))
+    change(pair)
+    after = log_joint(pair, x, q)
+    assert after == log_joint(copy.deepcopy(pair), x, without_handover(q))
+    assert after != before
+
+
+def test_features_are_taken_once() -> None:
+    pair, x = make(), images()
+    with ExitStack() as stack:
+        seen = [stack.enter_context(calls(layer.outer)) for layer in pair.model.top_down]
+        q = poutine.trace(pair.guide).get_trace(x)
+        found, counts = [], []
+        for _ in range(3):
+            before = sum(counter.count for counter in seen)
+            found.append(log_joint(pair, x, q))
+            counts.append(sum(counter.count for counter in seen) - before)
+    assert counts == [1, 3, 3]  # no guide needs what is below the last layer
+    assert found[0] == found[1] == found[2]
+
+
+def test_features_go_with_their_latents() -> None:
+    """Of two guide traces each model run takes its own, in any order; other latents have none."""
+    pair, x = make(), images()
+    traces = [poutine.trace(pair.guide).get_trace(x) for _ in range(3)]
+    expected = [log_joint(pair, x, without_handover(q)) for q in traces]
+    assert [log_joint(pair, x, q) for q in traces[1::-1]] == expected[1::-1]
+    mixed = traces[2].copy()
+    mixed.nodes["z_3"]["value"] = traces[0].nodes["z_3"]["value"]
+    assert log_joint(pair, x, mixed) == log_joint(pair, x, without_handover(mixed))
+    moved = poutine.trace(pair.guide).get_trace(x)
+    with torch.no_grad():
+        moved.nodes["z_2"]["value"].mul_(2.0)
+    assert log_joint(pair, x, moved) == log_joint(pair, x, without_handover(moved))
+
+
+def test_features_without_a_gradient_are_not_trained_on() -> None:
+    pair, other, x = make(), make(), images()
+    with torch.no_grad():
+        q = poutine.trace(pair.guide).get_trace(x)
+    log_joint(pair, x, q).backward()
+    log_joint(other, x, without_handover(q)).backward()
+    for mine, theirs in zip(pair.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    detached = poutine.trace(pair.guide).get_trace(x)
+    detached.detach_()  # as wake-sleep does
+    log_joint(pair, x, detached).backward()
+    assert all(p.grad is None for p in pair.guide.parameters())
+    with torch.no_grad():
+        assert not log_joint(pair, x, poutine.trace(pair.guide).get_trace(x)).requires_grad
+
+
+def test_gradients_with_and_without_the_handover(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for shared in (True, False):
         pair, x = make(), images()
         if not shared:
-            for memo in pair.model._memos:
-                monkeypatch.setattr(memo, "find", lambda *_: None)
+            monkeypatch.setattr(Handover, "take", lambda *_: None)
         pyro.set_rng_seed(2)
         Trace_ELBO()(pair.model, pair.guide)(x).backward()
         found.append([p.grad for p in parameters(pair)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_guide_of_another_kind_with_the_same_sites() -> None:
+    pair, x = make(), images()
+    shapes = ((2, 2, 2), (2, 2, 2), (2, 4, 4))
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("image", len(x), dim=-1):
+            for site, shape in zip(pair.model.sites, shapes, strict=True):
+                normal = dist.Normal(torch.zeros(1, *shape, dtype=torch.float64), 1.0)
+                pyro.sample(site, normal.to_event(4))
+
+    q = poutine.trace(guide).get_trace(x)
+    p = poutine.trace(poutine.replay(pair.model, trace=q)).get_trace(x)
+    latents = tuple(q.nodes[site]["value"] for site in pair.model.sites)
+    logits = p.nodes["x"]["fn"].base_dist.logits
+    assert torch.equal(logits, pair.model.logits(latents))
+    assert math.isfinite(Trace_ELBO().loss(pair.model, guide, x))
+
+
+def test_names_of_the_parameters() -> None:
+    """By which stored runs are loaded."""
+    pair = make(layers=(1, 1))
+    of_model = {name.split(".")[0] for name in pair.model.state_dict()}
+    assert of_model == {"top", "down", "pixels"}
+    layer = {name.split(".")[2] for name in pair.model.state_dict() if name.startswith("down.0.")}
+    assert layer == {"prior", "inner", "latent", "outer", "up"}
+    of_guide = {name.split(".")[0] for name in pair.guide.state_dict()}
+    assert of_guide == {"stem", "up", "from_below", "from_above", "iaf"}
 
 
 # estimates and gradients ----------------------------------------------------------------
@@ -281,10 +411,11 @@ def test_free_bits_are_scaled_as_the_programs_are() -> None:
 def test_samples_from_nothing_and_after_images() -> None:
     pair = make()
     assert pair.model(horizon=5).shape == (1, 5, *SHAPE)
-    predictive = Predictive(pair.model, guide=pair.guide, num_samples=3, parallel=True)
-    sampled = predictive(images(), horizon=2)
-    assert sampled["x_future"].shape == (3, 4, 2, *SHAPE)
-    assert sampled["z_3_future"].shape == (3, 4, 2, 2, 2, 2)
+    for parallel in (True, False):
+        predictive = Predictive(pair.model, guide=pair.guide, num_samples=3, parallel=parallel)
+        sampled = predictive(images(), horizon=2)
+        assert sampled["x_future"].shape == (3, 4, 2, *SHAPE)
+        assert sampled["z_3_future"].shape == (3, 4, 2, 2, 2, 2)
     assert pair.model.sample_mean(7).shape == (7, *SHAPE)
 
 

@@ -78,7 +78,7 @@ def test_one_step_is_the_divergence_of_two_normals():
     q.rsample()
     normals = []
     for part in (one, two):
-        (level,) = part.levels(torch.zeros(1, 4, dtype=torch.float64))
+        (level,) = part.intermediates(torch.zeros(1, 4, dtype=torch.float64))
         normals.append(torch.distributions.Normal(level.shift, level.log_scale.exp()))
     torch.testing.assert_close(kl_divergence(q, p), kl_divergence(*normals).sum())
 

@@ -40,7 +40,7 @@ def test_integration_is_the_definition(signals: tuple[Tensor, Tensor, Tensor]) -
 def test_two_differences_give_the_noise_back(signals: tuple[Tensor, Tensor, Tensor]) -> None:
     x, u, w = signals
     flow = build().model.flow
-    near_frames, near_noise = flow.condition().levels(x)
+    near_frames, near_noise = flow.condition().intermediates(x)
     torch.testing.assert_close(near_frames.noise, u, rtol=0, atol=1e-12)
     torch.testing.assert_close(near_noise.noise, w, rtol=0, atol=1e-12)
     torch.testing.assert_close(flow.inv(x), w, rtol=0, atol=1e-12)

@@ -1,6 +1,7 @@
 """Every transform and every conditioner: small, in float64, with random weights."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_afslvm.transforms import (
     ConvConditioner,
+    Inverse,
     LastFrame,
     LSTMConditioner,
     MLPConditioner,
@@ -18,7 +20,9 @@ from pyro_afslvm.transforms import (
     TemporalChain,
     TemporalDifference,
     TemporalHierarchy,
+    TemporalTransform,
 )
+from pyro_afslvm.transforms.time_axis import previous_frames
 
 VECTOR, VIDEO = (2,), (2, 3, 2)
 
@@ -135,6 +139,52 @@ CONDITIONERS: dict[str, Case] = {
 # transforms -----------------------------------------------------------------------------
 
 
+class Warped(TemporalTransform):
+    """A transform of vectors across time that is not affine: x_t = sinh(d asinh(y_t)) + a x_{t-1}.
+
+    The derivative with respect to y_t is d cosh(d asinh(y_t)) / sqrt(1 + y_t^2).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(frame_dims=1, context_length=0, reach=1)
+        self.log_d = nn.Parameter(torch.tensor(math.log(1.6)))
+        self.a = nn.Parameter(torch.tensor(0.5))
+
+    def _undo(self, change: Tensor) -> Inverse:
+        d = self.log_d.exp()
+        y = torch.sinh(torch.asinh(change) / d)
+        return Inverse(y, self._log_scale(y))
+
+    def _log_scale(self, y: Tensor) -> Tensor:
+        warped = torch.cosh(self.log_d.exp() * torch.asinh(y))
+        return self.log_d + (warped / (1 + y.square()).sqrt()).log()
+
+    def intermediates(
+        self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> list[Inverse]:
+        return [self._undo(x - self.a * previous_frames(x, history, 1))]
+
+    def initial_state(
+        self,
+        batch_shape: torch.Size,
+        *,
+        history: Tensor | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        return torch.zeros(()) if history is None else history[..., -1, :]
+
+    def step(
+        self, noise: Tensor, state: Tensor, *, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        frame = torch.sinh(self.log_d.exp() * torch.asinh(noise)) + self.a * state
+        return frame, self._log_scale(noise), frame
+
+    def inverse_step(
+        self, frame: Tensor, state: Tensor, *, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return *self._undo(frame - self.a * state), frame
+
+
 def affine(conditioner: Any, initial: Any = "learned", **options: Any) -> TemporalAffine:
     return TemporalAffine(conditioner, initial=initial, **options)
 
@@ -242,4 +292,36 @@ HIERARCHIES: dict[str, Case] = {
     ),
 }
 
-TRANSFORMS = AFFINE | CHAINS | HIERARCHIES
+NOT_AFFINE: dict[str, Case] = {
+    "warped": Case(Warped),
+    "mlp-2-given+warped": chain(_mlp(2, None), Warped),
+    "hierarchy-with-warped": Case(
+        lambda: TemporalHierarchy([Warped(), TemporalChain([_level(1, 1), Warped()])], [1, 1])
+    ),
+}
+
+TRANSFORMS = AFFINE | CHAINS | HIERARCHIES | NOT_AFFINE
+
+# What has been shown of every transform above, that it is inverted, causal and has the log
+# det of its Jacobian, is what the rest follows from: that is asked of one of each kind.
+KINDS: dict[str, Case] = {
+    name: TRANSFORMS[name]
+    for name in (
+        "conv-group-3",
+        "conv-batch-1-residual",
+        "conv-None-3-residual-given",
+        "mlp-3",
+        "mlp-3-given",
+        "lstm-residual",
+        "lstm-2-context-pre",
+        "last-frame-learned",
+        "difference",
+        "mlp-1+mlp-2+mlp-1",
+        "mlp-2-given+mlp-3",
+        "lstm-context+mlp-2-given",
+        "conv-1+conv-3",
+        "hierarchy-context",
+        "hierarchy-of-chains",
+        "mlp-2-given+warped",
+    )
+}

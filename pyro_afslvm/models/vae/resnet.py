@@ -1,7 +1,7 @@
 """The ResNet VAE: layers of image-shaped latents, inferred in both directions."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import pyro
 import pyro.distributions as dist
@@ -10,17 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from pyro_afslvm.models.vae.base import Gaussian, ImageGuide, ImageModel, gaussian, precise
+from pyro_afslvm.models.vae.handover import Handover, Receiver
 from pyro_afslvm.networks.layers import on_frames
 from pyro_afslvm.networks.residual import ResidualBlock, doubling, halved, halving_3x3, near_zero
 from pyro_afslvm.transforms import ConvInverseAutoregressive
-from pyro_afslvm.transforms.cache import Memo
-
-
-class Level(NamedTuple):
-    """What the top-down pass knows at a layer before its latents are there."""
-
-    features: Tensor  # (*batch, width, H, W)
-    prior: Tensor  # mean and log-scale of p(z_l | z_>l), (*batch, 2 * channels, H, W)
 
 
 class TopDownLayer(nn.Module):
@@ -40,15 +33,15 @@ class TopDownLayer(nn.Module):
         self.outer = near_zero(nn.Conv2d(width, width, 3, padding=1))
         self.up = doubling(width, width) if doubled else None
 
-    def level(self, features: Tensor) -> Level:
-        """The layer before its latents are there."""
-        return Level(features, on_frames(self.prior, elu(features), 3))
+    def prior_of(self, features: Tensor) -> Gaussian:
+        """p(z_l | z_>l), from the features that come from above."""
+        return gaussian(on_frames(self.prior, elu(features), 3), -3)
 
-    def below(self, level: Level, z: Tensor) -> Tensor:
+    def below(self, features: Tensor, z: Tensor) -> Tensor:
         """Features of the layer below, ``(*batch, width, H, W)``, with this layer's latents."""
-        inner = on_frames(self.inner, elu(level.features), 3)
+        inner = on_frames(self.inner, elu(features), 3)
         mixed = inner + on_frames(self.latent, z.to(inner), 3)
-        features = level.features + on_frames(self.outer, elu(mixed), 3)
+        features = features + on_frames(self.outer, elu(mixed), 3)
         return features if self.up is None else on_frames(self.up, features, 3)
 
 
@@ -107,7 +100,6 @@ class ResNetVAE(ImageModel):
         self.top = nn.Parameter(0.1 * torch.randn(width, *sizes[-1]))
         self.down = nn.ModuleList(TopDownLayer(width, channels, doubled=up) for up in doubled)
         self.pixels = doubling(width, image_shape[0])
-        self._memos: list[Memo[Level]] = [Memo() for _ in doubled]
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -118,29 +110,18 @@ class ResNetVAE(ImageModel):
         """The layers, the top one first."""
         return cast(list[TopDownLayer], list(self.down))
 
-    def level(self, above: tuple[Tensor, ...]) -> Level:
-        """The layer below those of the latents ``z_L, ..., z_{l+1}``.
+    def features(self, latents: tuple[Tensor, ...]) -> Tensor:
+        """What the top-down pass knows below the latents ``z_L, ..., z_l`` of the upper layers."""
+        features: Tensor = self.top
+        for layer, z in zip(self.top_down, latents, strict=False):
+            features = layer.below(features, z)
+        return features
 
-        Guide and model both need it: the second of them finds it as the first left it.
-        """
-        layer = self.top_down[len(above)]
-        if not above:
-            return layer.level(self.top)
-        upper, z = self.level(above[:-1]), above[-1]
-        return self._remembered(len(above), upper, z)
-
-    def _remembered(self, index: int, upper: Level, z: Tensor) -> Level:
-        memo, before = self._memos[index], self.top_down[index - 1]
-        inputs = (upper.features, z)  # on which the prior above has no influence but through z
-        level = memo.find(self, inputs)
-        if level is None:
-            level = self.top_down[index].level(before.below(upper, z))
-            memo.keep(self, inputs, level)
-        return level
-
-    def prior(self, level: Level, batch_shape: tuple[int, ...]) -> dist.TorchDistribution:
+    def prior(
+        self, layer: TopDownLayer, features: Tensor, batch_shape: tuple[int, ...]
+    ) -> dist.TorchDistribution:
         """p(z_l | z_>l): event ``(T, channels, H_l, W_l)``."""
-        of_z = gaussian(level.prior, -3)
+        of_z = layer.prior_of(features)
         batch, length = batch_shape
         if of_z.mean.ndim == 3:  # the top, the same for every image
             of_z = Gaussian(*(a.expand(length, *a.shape) for a in of_z))
@@ -148,15 +129,18 @@ class ResNetVAE(ImageModel):
         return of_z.distribution(tuple(of_z.mean.shape[:-4]), event_dims=4)
 
     def draw(self, batch_shape: tuple[int, ...], *, suffix: str = "") -> Tensor:
-        latents: tuple[Tensor, ...] = ()
-        for site in self.sites:
-            prior = self.prior(self.level(latents), batch_shape)
-            latents = (*latents, pyro.sample(f"{site}{suffix}", prior))
-        return self.logits(latents)
+        features: Tensor = self.top
+        for site, layer in zip(self.sites, self.top_down, strict=True):
+            with Receiver() as received:
+                z = pyro.sample(f"{site}{suffix}", self.prior(layer, features, batch_shape))
+            features = received.below(layer, features, z)
+        return self._logits(features)
 
     def logits(self, latents: tuple[Tensor, ...]) -> Tensor:
         """Logits of the pixels, ``(*batch, C, H, W)``, from the latents of all layers."""
-        features = self.top_down[-1].below(self.level(latents[:-1]), latents[-1])
+        return self._logits(self.features(latents))
+
+    def _logits(self, features: Tensor) -> Tensor:
         return precise(on_frames(self.pixels, elu(features), 3))
 
 
@@ -226,21 +210,27 @@ class ResNetVAEGuide(ImageGuide):
 
     def draw(self, x: Tensor) -> tuple[Tensor, ...]:
         latents: tuple[Tensor, ...] = ()
-        for site, below in zip(self.model.sites, self.bottom_up(x), strict=True):
-            posterior = self.posterior(below, latents)
-            latents = (*latents, pyro.sample(site, posterior))
+        features: Tensor = self.model.top
+        layers = zip(self.model.sites, self.model.top_down, self.bottom_up(x), strict=True)
+        for index, (site, layer, below) in enumerate(layers):
+            handover = Handover()
+            posterior = self.posterior(index, below, features)
+            z = pyro.sample(site, posterior, infer=handover.infer)
+            latents = (*latents, z)
+            if len(latents) < len(self.up):  # no posterior sees what is below the last layer
+                features = handover.give(layer, features, z)
         return latents
 
-    def posterior(self, below: Tensor, latents: tuple[Tensor, ...]) -> dist.TorchDistribution:
+    def posterior(self, index: int, below: Tensor, above: Tensor) -> dist.TorchDistribution:
         """q(z_l | z_>l, x): event ``(T, channels, H_l, W_l)``.
 
         Args:
+            index: of the layer, the top one first.
             below: what :meth:`bottom_up` has for the layer.
-            latents: those above.
+            above: the features of the model's top-down pass.
         """
-        index = len(self.up) - 1 - len(latents)  # guides count from the bottom
-        above = on_frames(self.from_above[index], elu(self.model.level(latents).features), 3)
-        both = below + above
+        index = len(self.up) - 1 - index  # guides count from the bottom
+        both = below + on_frames(self.from_above[index], elu(above), 3)
         of_z = gaussian(both[..., : 2 * self.channels, :, :], -3)
         base = of_z.distribution(tuple(of_z.mean.shape[:-4]), event_dims=4)
         if not self.iaf_depth:

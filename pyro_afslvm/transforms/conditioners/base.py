@@ -1,24 +1,26 @@
-"""The two faces of a conditioner: all of time at once, or one step."""
+"""What every conditioner shares: two ways to the same parameters, parallel and step by step."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.base import join, time_length
+from pyro_afslvm.transforms.time_axis import previous_frames
 
 
 class AffineParameters(NamedTuple):
-    """Shift and log-scale of the frames, each of the frames' shape."""
+    """Shift and log-scale of frames, each of the frames' shape.
+
+    The shift of a residual conditioner is the change from the last frame in units of the scale.
+    """
 
     shift: Tensor
     log_scale: Tensor
 
 
 class Conditioner(nn.Module, ABC):
-    """Shift and log-scale of a frame from the frames before it.
+    """A network that gives shift and log-scale of a frame from the frames before it.
 
     :meth:`forward` does it for all frames at once, :meth:`step` for the next one; they agree
     exactly (with batch norm: in evaluation mode).
@@ -28,10 +30,11 @@ class Conditioner(nn.Module, ABC):
         initial_shape: shape of a shift that serves every frame, such as ``(C, 1, 1)``.
         window: frames it must have seen before it can say anything.
         reach: frames it looks back at; ``None`` for all of them.
-        residual: whether it predicts the change from the last frame, in units of the scale:
-            :math:`\\mu = x_{t-1} + \\sigma m`. With a shift of its own a network must be exact
-            to a fraction of :math:`\\sigma`, and where that is as small as the pixels' noise
-            one optimizer step moves it by many of them.
+        residual: whether its shift is the change from the last frame, in units of the scale, to
+            which the transform adds that frame: :math:`\\mu = x_{t-1} + \\sigma m`, with
+            :math:`\\sigma` as the transform clamps it. With a shift of its own a network must
+            be exact to a fraction of :math:`\\sigma`, and where that is as small as the pixels'
+            noise one optimizer step moves it by many of them.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Conditioner(nn.Module, ABC):
     def forward(
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
     ) -> AffineParameters:
-        """Parameters of every frame of ``values``; entry t sees only what is before t.
+        """Give the parameters of every frame of ``values``; entry t sees only what is before t.
 
         Args:
             values: ``(*batch, T, *frame_shape)``.
@@ -70,7 +73,7 @@ class Conditioner(nn.Module, ABC):
         history: Tensor | None = None,
         context: Tensor | None = None,
     ) -> Any:
-        """State that has absorbed the history, with or without its last frame."""
+        """Return the state that has absorbed the history, with or without its last frame."""
 
     @abstractmethod
     def step(
@@ -84,17 +87,9 @@ class Conditioner(nn.Module, ABC):
             context: ``(*batch, features)`` of the frame to come.
         """
 
-    def _finish(
-        self, shift: Tensor, log_scale: Tensor, previous: Tensor | None
-    ) -> AffineParameters:
-        if self.residual and previous is not None:
-            scale = log_scale.to(previous.dtype).clamp(max=math.log(10.0)).exp()
-            shift = previous + scale * shift
-        return AffineParameters(shift, log_scale)
-
 
 class LastFrame(Conditioner):
-    """The last frame as shift; zero before the first frame.
+    """Conditioner without a network: the last frame as shift, and zero before the first.
 
     Args:
         frame_dims: dimensions of a frame.
@@ -129,12 +124,3 @@ class LastFrame(Conditioner):
         if self.log_scale is None:
             return AffineParameters(shift, torch.zeros_like(shift))
         return AffineParameters(shift, self.log_scale.expand_as(shift))
-
-
-def previous_frames(values: Tensor, history: Tensor | None, frame_dims: int) -> Tensor:
-    """The frame before each of ``values``; zero before the first of all."""
-    dim, length = -1 - frame_dims, time_length(values, frame_dims)
-    if history is None:
-        history = torch.zeros_like(values.narrow(dim, 0, 1))
-    last = history.narrow(dim, history.shape[dim] - 1, 1)
-    return join(last, values, frame_dims).narrow(dim, 0, length)  # the present is never visible

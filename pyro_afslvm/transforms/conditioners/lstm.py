@@ -1,4 +1,4 @@
-"""A conditioner with the whole past in its memory."""
+"""The conditioner that looks at the whole past, by an LSTM."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.networks.layers import in_full_precision, without_autocast
-from pyro_afslvm.transforms.base import join, time_length
-from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
+from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner
+from pyro_afslvm.transforms.time_axis import join, previous_frames, time_length
 
 
 class LSTMState(NamedTuple):
@@ -32,7 +32,7 @@ class LSTMConditioner(Conditioner):
         layers: number of LSTM layers.
         context_features: size of the context; 0 for none.
         pre_network: applied to :math:`x_{t-1}` before the LSTM.
-        residual: predict the change from the last vector, in units of the scale.
+        residual: whether the shift is the change from the last vector, in units of the scale.
 
     Source: Marino et al., Appendix B.
 
@@ -73,8 +73,7 @@ class LSTMConditioner(Conditioner):
         previous = previous_frames(full, None, 1)
         batch = self._batch(previous.shape[:-2], context, event=2)
         outputs, _ = self._run(previous, context, self._start(batch))
-        outputs = outputs[..., -length:, :]
-        return self._heads(outputs, previous[..., -length:, :])
+        return self._parameters_from(outputs[..., -length:, :])
 
     def initial_state(
         self,
@@ -97,7 +96,7 @@ class LSTMConditioner(Conditioner):
             previous = self.initial_hidden.new_zeros(*batch, self.features)
         entry = None if context is None else context.unsqueeze(-2)
         outputs, state = self._run(previous.unsqueeze(-2), entry, state)
-        return self._heads(outputs.squeeze(-2), previous), state
+        return self._parameters_from(outputs.squeeze(-2)), state
 
     def _start(self, batch: torch.Size) -> LSTMState:
         shape = (*batch, *self.initial_hidden.shape)
@@ -112,7 +111,7 @@ class LSTMConditioner(Conditioner):
     def _run(
         self, previous: Tensor, context: Tensor | None, state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
-        """The LSTM over ``(*batch, T, features)``, in the precision of the frames."""
+        """Run the LSTM over ``(*batch, T, features)``, in the precision of the frames."""
         with without_autocast(previous.device):
             inputs = self.pre_network(previous)
             batch = self._batch(previous.shape[:-2], context, event=2)
@@ -129,9 +128,8 @@ class LSTMConditioner(Conditioner):
             _unfold(hidden, batch), _unfold(cell, batch)
         )
 
-    def _heads(self, outputs: Tensor, previous: Tensor) -> AffineParameters:
-        shift, log_scale = in_full_precision(self.heads, outputs, 1).chunk(2, -1)
-        return self._finish(shift, log_scale, previous)
+    def _parameters_from(self, outputs: Tensor) -> AffineParameters:
+        return AffineParameters(*in_full_precision(self.heads, outputs, 1).chunk(2, -1))
 
 
 def _fold(state: Tensor, batch: torch.Size) -> Tensor:  # (*batch, L, H) -> (L, N, H)

@@ -1,4 +1,4 @@
-"""Conditioners that look at a window of past frames."""
+"""Conditioners that look at a window of past frames, and at none before it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,14 +15,14 @@ from pyro_afslvm.networks.layers import (
     side_by_side,
 )
 from pyro_afslvm.networks.mlp import mlp
-from pyro_afslvm.transforms.base import join, time_length
-from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner, previous_frames
+from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner
+from pyro_afslvm.transforms.time_axis import join, time_length
 
 Ring = tuple[Tensor, ...]  # encodings of the last frames, oldest first
 
 
 class WindowedConditioner(Conditioner):
-    """Encode each frame once, fuse the encodings of the last ``window`` frames.
+    """Conditioner that encodes each frame once and fuses the encodings of the last ``window``.
 
     .. math:: (\\mu_t, \\log \\sigma_t) = g(e(x_{t-W}), \\dots, e(x_{t-1}))
 
@@ -36,7 +36,7 @@ class WindowedConditioner(Conditioner):
         frame_dims: dimensions of a frame.
         initial_shape: shape of a shift that serves every frame.
         window: number of past frames.
-        residual: predict the change from the last frame, in units of the scale.
+        residual: whether the shift is the change from the last frame, in units of the scale.
     """
 
     def __init__(
@@ -70,9 +70,7 @@ class WindowedConditioner(Conditioner):
         length = time_length(values, self.frame_dims)
         past = join(self._recent(history), values, self.frame_dims)
         past = past.narrow(dim, 0, self.window + length - 1)  # the present is never visible
-        features = self._over_time(self._encode(past), length)
-        previous = previous_frames(values, history, self.frame_dims) if self.residual else None
-        return self._finish(*self._affine(features), previous)
+        return self._parameters_from(self._over_time(self._encode(past), length))
 
     def initial_state(
         self,
@@ -91,7 +89,7 @@ class WindowedConditioner(Conditioner):
         # after the history its last frame is among the codes: however many futures share it
         ring = state if len(state) == self.window else (*state, self._encode(previous))
         features = on_frames(self.fuse, side_by_side(ring, self.frame_dims), self.frame_dims)
-        return self._finish(*self._affine(features), previous), ring[1:]
+        return self._parameters_from(features), ring[1:]
 
     def _recent(self, history: Tensor | None) -> Tensor:
         dim, past = -1 - self.frame_dims, 0
@@ -105,7 +103,7 @@ class WindowedConditioner(Conditioner):
         return on_frames(self.encoder, frames, self.frame_dims)
 
     def _over_time(self, codes: Tensor, length: int) -> Tensor:
-        """Features of the windows of ``(*batch, W + T - 1, *code)``."""
+        """Fuse the windows of ``(*batch, W + T - 1, *code)``."""
         dim = -1 - self.frame_dims
         if isinstance(self.fuse, WindowConvolution):
             batch = codes.shape[:dim]
@@ -114,15 +112,14 @@ class WindowedConditioner(Conditioner):
         windows = [codes.narrow(dim, i, length) for i in range(self.window)]
         return on_frames(self.fuse, side_by_side(windows, self.frame_dims), self.frame_dims)
 
-    def _affine(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _parameters_from(self, features: Tensor) -> AffineParameters:
         features = on_frames(self.body, features, self.frame_dims)
         both = in_full_precision(self.heads, features, self.frame_dims)
-        shift, log_scale = both.chunk(2, -self.frame_dims)
-        return shift, log_scale
+        return AffineParameters(*both.chunk(2, -self.frame_dims))
 
 
 class ConvConditioner(WindowedConditioner):
-    r"""Convolutions on a window of past frames, the network of the paper.
+    r"""Conditioner of convolutions on a window of past frames, the network of the paper.
 
     Four 3×3 convolutions encode each frame; the last ``window`` encodings, side by side, go
     through four more and two heads. With 64 channels and a window of 3: 335,042 parameters
@@ -134,7 +131,7 @@ class ConvConditioner(WindowedConditioner):
         window: number of past frames.
         norm: ``"batch"`` (the paper's recipes), ``"group"`` or ``None``. Batch norm couples
             sequences, and with time folded into the batch also frames, while training.
-        residual: predict the change from the last frame, in units of the scale.
+        residual: whether the shift is the change from the last frame, in units of the scale.
         depth: convolutions per frame and after fusing.
 
     Source: Marino et al., Appendix B.1.
@@ -174,13 +171,13 @@ class ConvConditioner(WindowedConditioner):
 
 
 class MLPConditioner(WindowedConditioner):
-    r"""A multilayer perceptron on a window of past vectors.
+    r"""Conditioner of a multilayer perceptron on a window of past vectors.
 
     Args:
         features: size of a vector.
         hidden: sizes of the hidden layers.
         window: number of past vectors.
-        residual: predict the change from the last vector, in units of the scale.
+        residual: whether the shift is the change from the last vector, in units of the scale.
 
     >>> import torch
     >>> MLPConditioner(3, window=2)(torch.rand(7, 3), history=torch.rand(2, 3)).shift.shape

@@ -1,33 +1,28 @@
-"""Algorithm 1 of the IAF paper, for events of any shape and networks of any kind."""
+"""What inverse autoregressive flows within a step share: Algorithm 1 of the IAF paper."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.distributions.torch_transform import TransformModule
 from torch import Tensor, nn
 from torch.distributions import Transform
 from torch.distributions.utils import _sum_rightmost
 from torch.nn.functional import logsigmoid
 
-from pyro_afslvm.transforms.base import Inverse
-from pyro_afslvm.transforms.cache import Memo
+from pyro_afslvm.transforms.cache import CachedTransform, random_state
+from pyro_afslvm.transforms.steps import Inverse
 
 
-class InverseFlow(TransformModule):
-    """Steps of an inverse autoregressive flow; a subclass says what its events and networks are.
+class InverseFlow(CachedTransform):
+    """An inverse autoregressive flow; a subclass says what its events and networks are.
 
     Args:
         steps: the network of each step.
     """
 
-    bijective = True
-    sign = +1
-
     def __init__(self, steps: Sequence[nn.Module]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.steps = nn.ModuleList(steps)
-        self._memo: Memo[Inverse] = Memo()
 
     @property
     def depth(self) -> int:
@@ -35,7 +30,7 @@ class InverseFlow(TransformModule):
         return len(self.steps)
 
     def condition(self, context: Tensor | None = None) -> "ConditionedInverseFlow":
-        """The transform given its context; it shares the parameters."""
+        """Give the transform its context; the result shares the parameters."""
         raise NotImplementedError
 
     def _call(self, z: Tensor) -> Tensor:
@@ -46,12 +41,6 @@ class InverseFlow(TransformModule):
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         return self.condition().log_abs_det_jacobian(x, y)
-
-    def with_cache(self, cache_size: int = 1) -> "InverseFlow":
-        return self  # the memo does what torch's cache would, and sees changed parameters
-
-    def __repr__(self) -> str:
-        return nn.Module.__repr__(self)
 
 
 class ConditionedInverseFlow(Transform):
@@ -76,15 +65,15 @@ class ConditionedInverseFlow(Transform):
         return self
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
-        """The shape of the values, broadcast with what is given."""
+        """Broadcast the shape of values with what is given."""
         raise NotImplementedError
 
     def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
-        """The same, for both directions keep it."""
+        """Broadcast likewise, for both directions keep the shape."""
         return self.forward_shape(shape)
 
     def log_scale(self, value: Tensor) -> Tensor:
-        """log of the derivative of every entry of a value: the log-determinant before its sum."""
+        """Logarithm of the derivative of every entry of a value, whose sum is the log det."""
         return self._inverted(value).log_scale
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -94,11 +83,11 @@ class ConditionedInverseFlow(Transform):
         return log_det
 
     def _call(self, z: Tensor) -> Tensor:
-        z = self._prepare(z)
+        z, drawn = self._prepare(z), random_state(z)
         value, log_scale = self._sample(z)
-        # a leaf outlives its graph, and is not to gather the memo's hooks
+        # a leaf outlives its graph, and is not to gather the cache's hooks
         noise = z.view_as(z) if z.is_leaf and z.requires_grad else z
-        self._keep(value, Inverse(noise, log_scale))
+        self._keep(value, Inverse(noise, log_scale), drawn)
         return value
 
     def _inverse(self, value: Tensor) -> Tensor:
@@ -107,14 +96,15 @@ class ConditionedInverseFlow(Transform):
     def _inverted(self, value: Tensor) -> Inverse:
         inverse = self._find(value)
         if inverse is None:
+            drawn = random_state(value)
             inverse = self._score(self._prepare(value))
-            self._keep(value, inverse)
+            self._keep(value, inverse, drawn)
         return inverse
 
     # Algorithm 1 ------------------------------------------------------------------------
 
     def _sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The value from the noise, and the log-scale of every entry."""
+        """Make the value from the noise, with the log-scale of every entry."""
         value, log_scale = self._unpadded(z), torch.zeros_like(z)
         for network in self.transform.steps:
             m, s = self._parameters(network, value)
@@ -123,7 +113,7 @@ class ConditionedInverseFlow(Transform):
         return self._masked(value, log_scale, identity=z)
 
     def _score(self, value: Tensor) -> Inverse:
-        """The noise behind a value: entry after entry, step by step backwards."""
+        """Find the noise behind a value: entry after entry, step by step backwards."""
         z, log_scale = self._unpadded(value), torch.zeros_like(value)
         for network in reversed(self.transform.steps):
             z, step_log_scale = self._undo(network, z)
@@ -131,11 +121,11 @@ class ConditionedInverseFlow(Transform):
         return Inverse(*self._masked(z, log_scale, identity=value))
 
     def _parameters(self, network: Any, z: Tensor) -> tuple[Tensor, Tensor]:
-        """m and s of one step, in the precision of z."""
+        """Give m and s of one step, in the precision of z."""
         raise NotImplementedError
 
     def _undo(self, network: Any, value: Tensor) -> tuple[Tensor, Tensor]:
-        """What was before one step, and the step's log-scale of every entry."""
+        """Undo one step: what was before it, and the step's log-scale of every entry."""
         raise NotImplementedError
 
     # padding, shapes, memory ------------------------------------------------------------
@@ -147,16 +137,18 @@ class ConditionedInverseFlow(Transform):
         return z, log_scale
 
     def _prepare(self, z: Tensor) -> Tensor:
-        """In float32 or better, in full shape; the same tensor where it is already so."""
+        """Bring z to float32 or better and full shape; the same tensor where it is already so."""
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         shape = self.forward_shape(z.shape)
         return z if z.shape == shape else z.expand(shape)
 
     def _find(self, value: Tensor) -> Inverse | None:
-        found: Inverse | None = self.transform._memo.find(
-            self.transform, (value, self.context, self.mask)
-        )
+        found: Inverse | None = self.transform._cache.find((self.transform,), self._inputs(value))
         return found
 
-    def _keep(self, value: Tensor, inverse: Inverse) -> None:
-        self.transform._memo.keep(self.transform, (value, self.context, self.mask), inverse)
+    def _keep(self, value: Tensor, inverse: Inverse, drawn: tuple[bytes, ...]) -> None:
+        cache, inputs = self.transform._cache, self._inputs(value)
+        cache.keep((self.transform,), inputs, inverse, drawn=drawn)
+
+    def _inputs(self, value: Tensor) -> tuple[Tensor | None, ...]:
+        return value, self.context, self.mask

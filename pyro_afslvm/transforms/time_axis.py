@@ -1,0 +1,37 @@
+"""The time axis of sequences ``(*batch, T, *frame_shape)``."""
+
+import torch
+from torch import Tensor
+
+
+def time_length(x: Tensor, frame_dims: int) -> int:
+    """Length of the time axis of ``(*batch, T, *frame_shape)``.
+
+    Raises:
+        ValueError: if x has fewer dimensions.
+    """
+    if x.ndim < 1 + frame_dims:
+        raise ValueError(
+            f"expected a sequence of shape (*batch, T, *frame_shape) with {frame_dims} frame "
+            f"dimensions, got {tuple(x.shape)}"
+        )
+    return x.shape[-1 - frame_dims]
+
+
+def join(history: Tensor | None, x: Tensor, frame_dims: int) -> Tensor:
+    """History and frames in one sequence; their batch dimensions are broadcast."""
+    if history is None:
+        return x
+    event = 1 + frame_dims
+    batch = torch.broadcast_shapes(history.shape[:-event], x.shape[:-event])
+    both = [part.expand(*batch, *part.shape[-event:]) for part in (history, x)]
+    return torch.cat(both, -event)
+
+
+def previous_frames(values: Tensor, history: Tensor | None, frame_dims: int) -> Tensor:
+    """The frame before each of ``values``; zero before the first of all."""
+    dim, length = -1 - frame_dims, time_length(values, frame_dims)
+    if history is None:
+        history = torch.zeros_like(values.narrow(dim, 0, 1))
+    last = history.narrow(dim, history.shape[dim] - 1, 1)
+    return join(last, values, frame_dims).narrow(dim, 0, length)  # the present is never visible

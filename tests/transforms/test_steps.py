@@ -1,0 +1,107 @@
+"""Whether a transform is affine, what follows from it, and the names it had before."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_afslvm.transforms import (
+    AffineStep,
+    Inverse,
+    Prediction,
+    TemporalChain,
+    TemporalTransform,
+    check_affine,
+    compose,
+)
+from tests.support.registry import (
+    NOT_AFFINE,
+    TRANSFORMS,
+)
+from tests.support.transforms import close, draw
+
+
+def test_what_is_affine() -> None:
+    for name, case in TRANSFORMS.items():
+        transform = case.make()
+        assert transform.is_affine == (name not in NOT_AFFINE), name
+        _, given = draw(case, transform, 2)
+        assert transform.condition(**given).is_affine == transform.is_affine
+
+
+def test_a_transform_that_says_nothing_is_not_taken_for_affine() -> None:
+    class Silent(TemporalTransform):
+        """Whose steps have a shift."""
+
+        def __init__(self) -> None:
+            super().__init__(frame_dims=1, context_length=0, reach=0)
+
+        def intermediates(self, x: Tensor, **_: Any) -> list[AffineStep]:
+            return [AffineStep(torch.zeros_like(x), torch.zeros_like(x), x)]
+
+    x = torch.randn(2, 4, 2)
+    steps = Silent().condition().intermediates(x)
+    assert [type(step) for step in steps] == [Inverse]
+    assert Silent().condition().inv(x) is x
+    with pytest.raises(TypeError, match="no mean: Silent is not affine in its noise"):
+        check_affine(Silent().condition(), "mean")
+    with pytest.raises(TypeError, match="steps of affine transforms, got one that has no shift"):
+        compose(steps)
+
+
+def test_steps_of_affine_transforms_compose() -> None:
+    """As transforms of numbers do."""
+    pairs = [(1.0, 0.5), (-2.0, 0.1), (0.3, -0.7)]
+    tensors = [(torch.tensor(a), torch.tensor(b)) for a, b in pairs]
+    y = torch.tensor(0.8)
+    x = y
+    for shift, log_scale in tensors[::-1]:
+        x = shift + log_scale.exp() * x
+    for steps in (
+        [AffineStep(*pair, y) for pair in tensors],
+        [Prediction(*pair, None) for pair in tensors],
+    ):
+        shift, log_scale = compose(steps)
+        assert close(shift + log_scale.exp() * y, x, 1e-6)
+        assert close(log_scale, torch.tensor(-0.1), 1e-6)
+
+
+def test_old_names() -> None:
+    import pyro_afslvm.transforms as transforms
+
+    with pytest.warns(FutureWarning, match="Level is AffineStep now"):
+        assert transforms.Level is AffineStep
+    with pytest.raises(AttributeError, match="no attribute 'Levels'"):
+        _ = transforms.Levels
+    case = TRANSFORMS["mlp-1+mlp-3"]
+    transform, x = case.make(), case.frames(2, 4)
+    expected = transform.intermediates(x)
+    for old in (transform.levels, transform.condition().levels):
+        with pytest.warns(FutureWarning, match=r"levels\(\) is intermediates\(\) now"):
+            found = old(x)
+        for step, known in zip(found, expected, strict=True):
+            assert torch.equal(step.noise, known.noise)
+
+
+def test_a_transform_of_before() -> None:
+    """A user's own, which defines its inverse by the old name."""
+    with pytest.warns(FutureWarning, match="levels"):
+
+        class Shifted(TemporalTransform):
+            is_affine = True
+
+            def __init__(self) -> None:
+                super().__init__(frame_dims=1, context_length=0, reach=0)
+
+            def levels(self, x: Tensor, *, history: Any = None, context: Any = None) -> Any:
+                return [AffineStep(torch.ones_like(x), torch.zeros_like(x), x - 1)]
+
+    x = torch.randn(2, 4, 2)
+    conditioned = Shifted().condition()
+    assert torch.equal(conditioned.inv(x), x - 1)
+    assert torch.equal(compose(conditioned.intermediates(x))[0], torch.ones_like(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TemporalChain([Shifted()]).inv(x)
