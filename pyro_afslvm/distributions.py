@@ -1,4 +1,4 @@
-"""Distributions of whole sequences, and what is known of them step by step."""
+"""Distributions of whole sequences, their log-probabilities and divergences step by step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution, register_kl
 from torch.distributions.utils import _sum_rightmost
 
-from pyro_afslvm.transforms import ConditionedTemporalTransform
+from pyro_afslvm.transforms import ConditionedTemporalTransform, check_affine
 
 
 class SequenceDistribution(dist.TransformedDistribution):  # type: ignore[misc]
     """Noise sent through transforms across time; it knows the last sequence drawn from it.
 
-    Where noise and transforms are Gaussian given the past, the divergence of two of them is
-    known in closed form at every step of that sequence, see :func:`kl_per_step`.
+    Where the noise is Gaussian and the transform affine, the divergence of two of them is known
+    in closed form at every step of that sequence, see :func:`kl_per_step`.
     """
 
     drawn: Tensor | None = None
@@ -28,7 +28,7 @@ class SequenceDistribution(dist.TransformedDistribution):  # type: ignore[misc]
 
 
 def standard_normal(shape: tuple[int, ...], like: Tensor) -> dist.TorchDistribution:
-    """N(0, I) over events of this shape, where ``like`` lives."""
+    """Make N(0, I) over events of this shape, in the precision and on the device of ``like``."""
     zeros = like.new_zeros(()).expand(shape)
     normal: dist.TorchDistribution = dist.Normal(zeros, torch.ones_like(zeros))
     event: dist.TorchDistribution = normal.to_event(len(shape))
@@ -40,7 +40,7 @@ def across_time(
     transform: ConditionedTemporalTransform,
     *more: torch.distributions.Transform,
 ) -> SequenceDistribution:
-    """The distribution of sequences whose noise is ``base``; padded frames count zero.
+    """Make the distribution of sequences whose noise is ``base``; padded frames count zero.
 
     Args:
         base: the noise, over ``(T, *frame_shape)``.
@@ -51,7 +51,7 @@ def across_time(
 
 
 def masked(base: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistribution:
-    """A distribution of independent entries over ``(T, *frame_shape)``, zero where masked.
+    """Mask a distribution of independent entries over ``(T, *frame_shape)``.
 
     Args:
         base: the distribution.
@@ -110,11 +110,11 @@ def log_prob_per_entry(distribution: dist.TorchDistribution, value: Tensor) -> T
 
 
 class _PulledBack(NamedTuple):
-    """What is behind a value of a distribution."""
+    """The noise behind a value of a distribution, and the distribution of that noise."""
 
     entries: Any  # the distribution of the noise, entry by entry
     noise: Tensor
-    log_det: Tensor | float  # of all transforms
+    log_det: Tensor | float  # of all transforms together
 
 
 def _pulled_back(
@@ -179,7 +179,8 @@ def kl_per_step(q: SequenceDistribution, p: SequenceDistribution) -> Tensor:
         ``(*batch, T)``; zero where a sequence has ended.
 
     Raises:
-        TypeError: if one of them is not Gaussian given the past, or q has not been sampled.
+        TypeError: if one of them is not Gaussian given the past, for its noise is not or its
+            transform is not affine, or if q has not been sampled.
     """
     z = q.drawn
     if z is None:
@@ -204,6 +205,7 @@ def _gaussian(distribution: SequenceDistribution, z: Tensor) -> _Gaussian:
             "those before; use Trace_ELBO for a guide with IAF or of another kind"
         )
     (transform,) = transforms
+    check_affine(transform, "analytic KL")
     noise = (transform.inv(z) - base.loc) / base.scale
     return _Gaussian(noise, transform.log_scale(z) + base.scale.log())
 

@@ -54,7 +54,7 @@ def pictures(
     samples = torch.cat([repeated, future], 2)
     arrays["rollout_samples"] = samples.clamp(0, 1) if noise.whole_numbers else samples
     flow, skip = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
-    if flow is not None:
+    if flow is not None and flow.is_affine:  # else there is no shift to show
         arrays["frames"] = x[:, skip:]
         levels = flow.condition(history=x[:, :skip]).intermediates(x[:, skip:])
         for m, level in enumerate(levels, 1):

@@ -13,7 +13,7 @@ from pyro_afslvm.models.programs import evaluating
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.networks.history_encoder import HistoryState
 from pyro_afslvm.objectives.smc import Particles, advance, check_filter, draw, resample, start
-from pyro_afslvm.transforms import Prediction
+from pyro_afslvm.transforms import Prediction, check_affine
 
 
 class Forecast(NamedTuple):
@@ -49,7 +49,8 @@ class StreamingFilter:
             guide, draw from torch's own.
 
     Raises:
-        TypeError: for a guide that needs later frames, or a model it cannot filter.
+        TypeError: for a guide that needs later frames, a model it cannot filter, or a flow that
+            is not affine.
         ValueError: for no particles; from :meth:`update`, for frames of another shape or
             number of streams than before.
 
@@ -80,6 +81,8 @@ class StreamingFilter:
                 )
         elif guide is not None:
             raise TypeError("expected no guide, for a flow has no latents; got one")
+        if model.flow is not None:
+            check_affine(model.flow, "forecast")
         self.model, self.guide = model, guide
         self.num_particles, self.resample_below = num_particles, resample_below
         self.generator = generator

@@ -17,10 +17,12 @@ from pyro_afslvm.objectives import (
     log_prob_per_step,
     warmed_up,
 )
+from pyro_afslvm.transforms import TemporalChain
 from tests.support.guides import PAIRS, prior, sequences, system
 from tests.support.kalman import build, exact_posterior, noise, plain_guide
 from tests.support.kalman import sequences as linear_sequences
 from tests.support.kalman import system as linear_system
+from tests.support.registry import Warped
 
 GAUSSIAN = [pair for pair in PAIRS if "iaf" not in pair[1]]
 LENGTHS = torch.tensor([5, 8, 6])
@@ -93,6 +95,23 @@ def test_a_decoder_of_noise_that_is_not_standard_counts():
     q.rsample()
     expected = kl_divergence(base.base_dist, standard.base_dist).sum()  # the transform drops out
     torch.testing.assert_close(kl_divergence(q, p), expected)
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["alone", "in a chain"])
+@pytest.mark.parametrize("which", ["q", "p"])
+def test_a_transform_that_is_not_affine_has_none(which: str, wrap: bool):
+    """Shift and scale of its noise say nothing about its frames: refused, and not guessed."""
+    torch.manual_seed(0)
+    warped = TemporalChain([prior(), Warped()]) if wrap else Warped()
+    of_q, of_p = (warped, prior()) if which == "q" else (prior(), warped)
+    base = standard_normal((3, 4), torch.zeros((), dtype=torch.float64))
+    q, p = (across_time(base, t.double().condition()) for t in (of_q, of_p))
+    z = q.rsample((4000,))
+    sampled = q.log_prob(z) - p.log_prob(z)  # which is all that is known of it
+    assert sampled.mean() > 3 * sampled.std() / 4000**0.5
+    name = "TemporalChain" if wrap else "Warped"
+    with pytest.raises(TypeError, match=f"no analytic KL: {name} is not affine in its noise"):
+        kl_divergence(q, p)
 
 
 @pytest.mark.parametrize("guide", ["filtering-iaf", "smoothing-iaf"])

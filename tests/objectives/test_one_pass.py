@@ -76,9 +76,6 @@ CHANGES: dict[str, Callable[[Pair, Tensor], Any]] = {
     "parameter data": lambda pair, x: [
         setattr(p, "data", p.data * 1.1) for p in pair.model.flow.parameters()
     ],
-    "parameter data in place": lambda pair, x: [
-        p.data.mul_(1.1) for p in pair.model.flow.parameters()
-    ],
     "statistics of a frozen norm": lambda pair, x: pair.model.flow.get_buffer(
         next(name for name, _ in pair.model.flow.named_buffers() if "mean" in name)
     ).add_(0.5),
@@ -86,7 +83,6 @@ CHANGES: dict[str, Callable[[Pair, Tensor], Any]] = {
         levels(pair.model)[0].conditioner.heads, "bias", nn.Parameter(torch.ones(2))
     ),
     "x in place": lambda pair, x: x.mul_(0.5),
-    "x through NumPy": lambda pair, x: x.numpy().__imul__(0.5),
     "context in place": lambda pair, x: x[:, 0].mul_(0.5),
 }
 

@@ -57,6 +57,8 @@ def invert(flow: TemporalAffine, x: dict[int, Tensor]) -> tuple[dict[int, Tensor
             history = torch.stack([x[s] for s in range(start, t)], 1)
             shift, log_scale = (p[:, 0] for p in flow.conditioner(x[t][:, None], history=history))
         log_scale = log_scale.clamp(-10.0, math.log(10.0)).expand_as(x[t])
+        if t - start >= window and flow.conditioner.residual:
+            shift = x[t - 1] + log_scale.exp() * shift
         y[t] = (x[t] - shift) / log_scale.exp()
         log_scales[t] = log_scale
     return y, log_scales

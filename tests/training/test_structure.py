@@ -148,7 +148,7 @@ def test_training_does_not_wait_for_an_accelerator(name: str) -> None:
 @each
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_step_reads_no_value(name: str, precision: Precision) -> None:
-    """On a processor the memo compares values; it reads none of them."""
+    """Nor does the cache of a transform, which asks for identities and versions."""
     pair = build(name)
     bound, x = BoundLoss(pair), frames(pair, 2)
     step = TrainingStep(bound, lambda: bound(x), precision)

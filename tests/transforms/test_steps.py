@@ -7,19 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyro_afslvm import SLVM, FlowModel, StreamingFilter
+from pyro_afslvm.networks import MLPDecoder
 from pyro_afslvm.transforms import (
     AffineStep,
     Inverse,
+    LSTMConditioner,
     Prediction,
+    TemporalAffine,
     TemporalChain,
     TemporalTransform,
     check_affine,
     compose,
 )
-from tests.support.registry import (
-    NOT_AFFINE,
-    TRANSFORMS,
-)
+from tests.support.registry import NOT_AFFINE, TRANSFORMS, Warped
 from tests.support.transforms import close, draw
 
 
@@ -66,6 +67,20 @@ def test_steps_of_affine_transforms_compose() -> None:
         shift, log_scale = compose(steps)
         assert close(shift + log_scale.exp() * y, x, 1e-6)
         assert close(log_scale, torch.tensor(-0.1), 1e-6)
+
+
+def test_models_of_a_flow_that_is_not_affine_have_no_mean() -> None:
+    x = torch.randn(3, 5, 2)
+    flow = FlowModel(Warped(), (2,))
+    assert flow.log_prob(x).isfinite().all()
+    prior = TemporalAffine(LSTMConditioner(4, hidden=6))
+    model = SLVM((2,), 4, prior=prior, decoder=MLPDecoder(4, 2), flow=Warped())
+    z = torch.zeros(3, 5, 4)
+    for mean in (lambda: flow.predictive_mean(x), lambda: model.predictive_mean(x, z)):
+        with pytest.raises(TypeError, match="got one that has no shift"):
+            mean()
+    with pytest.raises(TypeError, match="no forecast: Warped is not affine in its noise"):
+        StreamingFilter(flow)
 
 
 def test_old_names() -> None:

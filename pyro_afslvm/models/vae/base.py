@@ -1,4 +1,4 @@
-"""What models of binary images and their guides share."""
+"""Models of binary images and their guides: what every autoencoder shares."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Gaussian(NamedTuple):
     def distribution(
         self, batch_shape: tuple[int, ...], *, event_dims: int
     ) -> dist.TorchDistribution:
-        """The distribution over ``(*batch_shape, T, *latent)``, as one event per sequence."""
+        """Make the distribution over ``(*batch_shape, T, *latent)``, as one event per sequence."""
         shape = (*batch_shape, *self.mean.shape[len(self.mean.shape) - event_dims :])
         mean, scale = self.mean.expand(shape), self.log_scale.exp().expand(shape)
         distribution: dist.TorchDistribution = dist.Normal(mean, scale).to_event(event_dims)
@@ -32,13 +32,13 @@ class Gaussian(NamedTuple):
 
 
 def gaussian(parameters: Tensor, dim: int) -> Gaussian:
-    """Mean and log-scale from a network's output, halved along ``dim``."""
+    """Split a network's output along ``dim`` into mean and log-scale, which is clamped."""
     mean, log_scale = precise(parameters).chunk(2, dim)
     return Gaussian(mean, log_scale.clamp(-15.0, 5.0))
 
 
 def precise(x: Tensor) -> Tensor:
-    """In single precision or better."""
+    """Bring a tensor to single precision, unless it is in double."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -112,7 +112,7 @@ class ImageModel(SequenceModel):
 
 
 class ImageGuide(nn.Module):
-    """What guides of an :class:`ImageModel` share; a subclass defines :meth:`draw`.
+    """Approximate posterior of an :class:`ImageModel`; a subclass defines :meth:`draw`.
 
     Args:
         model: the model it is for, which is not owned.
@@ -143,13 +143,13 @@ class ImageGuide(nn.Module):
 
 
 def pixels(logits: Tensor) -> dist.TorchDistribution:
-    """Independent binary pixels of sequences of images ``(*batch, T, C, H, W)``."""
+    """Make the distribution of independent pixels of sequences ``(*batch, T, C, H, W)``."""
     bernoulli: dist.TorchDistribution = dist.Bernoulli(logits=precise(logits)).to_event(4)
     return bernoulli
 
 
 def check_images(x: Tensor, image_shape: tuple[int, ...], lengths: Tensor | None = None) -> None:
-    """Refuse what is not a batch of sequences of binary images.
+    """Check that x is a batch of sequences of binary images.
 
     Raises:
         ValueError: for another shape, pixels that are not 0 or 1, or lengths.

@@ -111,7 +111,7 @@ class ResNetVAE(ImageModel):
         return cast(list[TopDownLayer], list(self.down))
 
     def features(self, latents: tuple[Tensor, ...]) -> Tensor:
-        """What the top-down pass knows below the latents ``z_L, ..., z_l`` of the upper layers."""
+        """Run the top-down pass through the layers of the latents ``z_L, ..., z_l``."""
         features: Tensor = self.top
         for layer, z in zip(self.top_down, latents, strict=False):
             features = layer.below(features, z)
@@ -201,7 +201,7 @@ class ResNetVAEGuide(ImageGuide):
         return cast(ResNetVAE, self._model[0])
 
     def bottom_up(self, x: Tensor) -> list[Tensor]:
-        """What every layer's posterior gets from the image, the top layer first."""
+        """Give what every layer's posterior gets from the image, the top layer first."""
         features, found = on_frames(self.stem, x, 3), []
         for block, head in zip(self.up, self.from_below, strict=True):
             features = on_frames(block, features, 3)

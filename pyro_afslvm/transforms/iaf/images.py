@@ -84,7 +84,7 @@ class ConvInverseAutoregressive(InverseFlow):
         return cast(list[MaskedImageNetwork], list(self.steps))
 
     def condition(self, context: Tensor | None = None) -> "ConditionedConvInverseAutoregressive":
-        """The transform given its context; it shares the parameters.
+        """Give the transform its context; the result shares the parameters.
 
         Args:
             context: ``(*batch, context_channels, H, W)`` for values ``(*batch, channels, H, W)``.

@@ -90,7 +90,7 @@ class InverseAutoregressive(InverseFlow):
     def condition(
         self, context: Tensor | None = None, *, mask: Tensor | None = None
     ) -> "ConditionedInverseAutoregressive":
-        """The transform given its context; it shares the parameters.
+        """Give the transform its context; the result shares the parameters.
 
         Args:
             context: ``(*batch, context_features)``, for values ``(*batch, features)``; the batch
