@@ -24,9 +24,9 @@ from pyro_afslvm.plots import to_png
 from pyro_afslvm.plots.contact import contact_sheet
 from pyro_afslvm.transforms import LastFrame
 from tests.cli.test_cli import refused
-from tests.data.test_bair import framed, trajectory
-from tests.data.test_decoding import scene, write_video
-from tests.data.test_kth import add_video, write_sequences
+from tests.support.kth import add_video, write_sequences
+from tests.support.tfrecords import framed, trajectory
+from tests.support.videos import scene, write_video
 
 GAUSSIAN, NONE = dequantization("gaussian"), dequantization("none")
 

@@ -1,7 +1,7 @@
 """Work that runs ahead of its use, in a thread."""
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Final, TypeVar
@@ -16,7 +16,7 @@ class _End:
 _END: Final = _End()
 
 
-def ahead(items: Generator[Item, None, None], *, depth: int = 2) -> Iterator[Item]:
+def ahead(items: Generator[Item, None, None], *, depth: int = 2) -> Generator[Item, None, None]:
     """The same items, of which ``depth`` are made in advance by another thread.
 
     An error comes out where its item would have come; closing this closes ``items``.

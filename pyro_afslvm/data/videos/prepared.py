@@ -13,8 +13,8 @@ import numpy as np
 from pyro_afslvm.data.source import SequenceSource
 from pyro_afslvm.data.splits import Split, check_request
 from pyro_afslvm.data.videos.decoding import Framing, read_frames, read_header
-from pyro_afslvm.data.videos.shards import Pixels
 from pyro_afslvm.data.videos.store import (
+    Pixels,
     StoredFrames,
     content_hash,
     default_store,

@@ -23,7 +23,7 @@ from pyro_afslvm.plots import FlowLevel, flow_lines, forecast_lines
 from pyro_afslvm.report import table_text
 from pyro_afslvm.transforms import LastFrame
 
-MODELS = Path(__file__).parents[2] / "models" / "small"
+MODELS = Path(__file__).parents[3] / "models" / "small"
 FAST = ("--steps", "4", "--validate_every", "2", "--scored_frames", "4", "--batch_size", "4")
 
 
