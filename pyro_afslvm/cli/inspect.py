@@ -59,7 +59,7 @@ def inspection_text(found: Inspection) -> str:
     """The page."""
     shape, source = found.source.frame_shape, found.source
     entries = math.prod(shape)
-    whole = found.noise.whole_numbers
+    whole = found.dequantization.whole_numbers
     kind = "frames (channel, height, width)" if len(shape) == 3 else "vectors (feature)"
     digits = "0f" if whole else "4g"
     about = ", ".join(f"{k} {v}" for k, v in source.describe().items() if k not in _LONG)
@@ -71,7 +71,7 @@ def inspection_text(found: Inspection) -> str:
             f"constant in the training crops: {found.constant} of {entries} entries of a frame",
             "",
             *_table(found),
-            "corr x: temporal correlation at lag 1" + (", the noise included" if whole else ""),
+            "corr x: temporal correlation at lag 1" + (", after dequantization" if whole else ""),
             "",
             *_scores(found),
             "",
@@ -107,8 +107,8 @@ def _row(stretch: Stretch) -> str:
 
 
 def _scores(found: Inspection) -> list[str]:
-    noise, figures = found.noise, found.baselines
-    unit = "nats/dim, 8-bit units" if noise.whole_numbers else noise.unit
+    dequantization, figures = found.dequantization, found.baselines
+    unit = "nats/dim, 8-bit units" if dequantization.whole_numbers else dequantization.unit
     lines = [
         "Would a flow help here?",
         f"fitted on train, expected on {found.scored_on}, {unit}, higher is better:",
@@ -116,9 +116,12 @@ def _scores(found: Inspection) -> list[str]:
         f"  {figures.copy:8.3f}  copy last frame, one scale a channel (the tables' baseline)",
         f"  {figures.copy_local:8.3f}  copy last frame, a scale of each entry",
     ]
-    if noise.whole_numbers:
-        lines.append(f"  {noise.ceiling:8.3f}  ceiling: no model can exceed it (copying: "
-                     f"{noise.ceiling - _COPY_LOSS:.3f})")  # fmt: skip
+    if dequantization.whole_numbers:
+        ceiling = dequantization.ceiling
+        lines.append(
+            f"  {ceiling:8.3f}  ceiling: no model can exceed it (copying: "
+            f"{ceiling - _COPY_LOSS:.3f})"
+        )
     return lines
 
 
@@ -129,7 +132,8 @@ def _advice(found: Inspection) -> list[str]:
     lines = [
         f"The last frame explains {gain:+.2f} nats/dim beside a fixed picture. {_verdict(gain)}"
     ]
-    if found.noise.whole_numbers and best > found.noise.ceiling - _COPY_LOSS - _NEAR:
+    dequantization = found.dequantization
+    if dequantization.whole_numbers and best > dequantization.ceiling - _COPY_LOSS - _NEAR:
         lines.append("Frames hardly change: copying is close to the best that copying can be.")
     small = "small/vector_" if len(found.source.frame_shape) == 1 else "small/"
     lines.append(f"To see it: train models/{small}slvm_af1.py and a model without a flow, compare.")

@@ -104,8 +104,12 @@ def test_still_frames_reach_the_ceiling() -> None:
 def test_what_never_moved_in_training_is_not_ruled_out() -> None:
     train, held, test = (pixels(9, seed=i) / 255 for i in range(3))
     train[..., :3] = 0.5
-    fitted = baselines(sums_of(train), held=sums_of(held), scored=sums_of(test), noise=GAUSSIAN)
-    alone = baselines(sums_of(train), held=sums_of(train), scored=sums_of(test), noise=GAUSSIAN)
+    fitted = baselines(
+        sums_of(train), held=sums_of(held), scored=sums_of(test), dequantization=GAUSSIAN
+    )
+    alone = baselines(
+        sums_of(train), held=sums_of(train), scored=sums_of(test), dequantization=GAUSSIAN
+    )
     assert fitted.static > -8
     assert fitted.copy_local > -6
     assert alone.static < fitted.static - 1
@@ -132,19 +136,19 @@ def test_vectors_against_normal_densities() -> None:
 def test_real_numbers_that_stay_are_left_out() -> None:
     x = np.stack([walk(12, 2, seed=i) for i in range(5)])
     x[:, :, 1] = 3.0
-    both = baselines(sums_of(x), held=None, scored=sums_of(x), noise=NONE)
-    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), noise=NONE)
+    both = baselines(sums_of(x), held=None, scored=sums_of(x), dequantization=NONE)
+    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), dequantization=NONE)
     assert both == pytest.approx(one)
     with pytest.raises(ValueError, match="constant"):
-        baselines(sums_of(x[..., 1:]), held=None, scored=sums_of(x[..., 1:]), noise=NONE)
+        baselines(sums_of(x[..., 1:]), held=None, scored=sums_of(x[..., 1:]), dequantization=NONE)
 
 
 def test_what_moves_before_the_scored_frames_alone() -> None:
     x = np.stack([walk(12, 2, seed=i) for i in range(5)])
     x[:, 2:, 1] = 3.0
     assert sums_of(x).correlation(0.0) == pytest.approx(sums_of(x[..., :1]).correlation(0.0))
-    both = baselines(sums_of(x), held=None, scored=sums_of(x), noise=NONE)
-    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), noise=NONE)
+    both = baselines(sums_of(x), held=None, scored=sums_of(x), dequantization=NONE)
+    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), dequantization=NONE)
     assert both == pytest.approx(one)
 
 

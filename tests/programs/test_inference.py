@@ -178,8 +178,8 @@ def test_figures_by_hand() -> None:
         log_likelihood=torch.tensor([20.0, 42.0]).double(),
         kl=torch.tensor([10.0, 12.0]).double(),
     )
-    noise = dequantization("gaussian")
-    figures = bounds.figures(found, first, noise=noise, dims=10)
+    gaussian = dequantization("gaussian")
+    figures = bounds.figures(found, first, dequantization=gaussian, dims=10)
     per_dim = figures["nats_per_dim"]["elbo"]
     assert per_dim == pytest.approx({"mean": 2.0 - math.log(256), "error": 1.0})
     assert figures["nats_per_sequence"]["kl"] == pytest.approx({"mean": 11.0, "error": 1.0})

@@ -17,7 +17,7 @@ _UINT8 = 0x08  # idx code of unsigned bytes
 class StoredArray(NamedTuple):
     """An array that is read piece by piece.
 
-    Arguments:
+    Args:
         values: The array, indexed by tuples of integers and slices; has a shape and a dtype.
         dims: Names of its dimensions; ``None`` where the file has none.
         lengths: Frames of each sequence that count; ``None`` where all do.
@@ -33,7 +33,7 @@ def open_array(
 ) -> StoredArray:
     """An array of an npy, npz or netCDF file or a zarr folder; nothing is ever unpickled.
 
-    Arguments:
+    Args:
         path: The file or folder.
         variable: Which array, where there are several.
         lengths: Array of the sequences' lengths; ``"lengths"`` by default, where it is there.

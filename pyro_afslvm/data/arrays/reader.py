@@ -38,7 +38,7 @@ class ArrayReader:
     The file is opened when it is first needed, in each process anew; a pickle holds the
     way to it, not its content.
 
-    Arguments:
+    Args:
         where: What to call the data in messages.
         opener: Opens the array.
     """
@@ -126,7 +126,7 @@ class Contents(NamedTuple):
 def scan(reader: ArrayReader, train: Sequence[tuple[int, int, int]]) -> Contents:
     """Read everything once: hash all values, and check real numbers and take their moments.
 
-    Arguments:
+    Args:
         reader: Of the sequences.
         train: Sequence, first frame and number of frames of the parts for training.
 

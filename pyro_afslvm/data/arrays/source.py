@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from pyro_afslvm.data.arrays.formats import StoredArray, open_array
 from pyro_afslvm.data.arrays.reader import ArrayReader, Contents, scan
+from pyro_afslvm.data.dequantize import DequantizationName
 from pyro_afslvm.data.source import SequenceSource
-from pyro_afslvm.data.splits import SPLITS, EmptySplitError, Noise, Split, check_request
+from pyro_afslvm.data.splits import SPLITS, EmptySplitError, Split, check_request
 from pyro_afslvm.utils.checks import check_minimum
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Arrays(SequenceSource):
     time, first training, then validation, then test, with ``gap`` unused frames between. No
     frame is in two splits.
 
-    Arguments:
+    Args:
         path: The file or zarr folder.
         variable: Which array, where there are several.
         lengths: Name of the array (sequence,) that says how many frames of each sequence
@@ -94,7 +95,7 @@ class Arrays(SequenceSource):
     def from_array(cls, values: Any, *, lengths: Any = None, **settings: Any) -> "Arrays":
         """Sequences of a numpy array or an ``xarray.DataArray`` in memory.
 
-        Arguments:
+        Args:
             values: The array; an ``xarray.DataArray`` brings names of its dimensions.
             lengths: How many frames of each sequence count, (sequence,).
             settings: As for the class, but for ``path`` and ``variable``.
@@ -112,7 +113,7 @@ class Arrays(SequenceSource):
         return self._reader.frame_shape
 
     @property
-    def noise(self) -> Noise:
+    def dequantization(self) -> DequantizationName:
         """``"gaussian"`` for uint8, ``"none"`` for floating point."""
         return "gaussian" if self._reader.is_8bit else "none"
 

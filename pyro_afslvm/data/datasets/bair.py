@@ -41,7 +41,7 @@ class BAIR(SequenceSource):
     The last ``validation_size`` trajectories of ``train`` are for validation. Needs the
     extra ``bair``.
 
-    Arguments:
+    Args:
         path: The folder ``softmotion30_44k`` or the one that holds it; ``None`` for this
             package's download cache.
         size: Height and width of a frame in pixels; below 64 by area averaging.

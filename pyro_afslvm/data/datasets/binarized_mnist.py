@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_afslvm.data.datasets.mnist_files import read_idx_images
+from pyro_afslvm.data.dequantize import DequantizationName
 from pyro_afslvm.data.fetch import IDX_TEST, IDX_TRAIN, locate
 from pyro_afslvm.data.source import SequenceSource
-from pyro_afslvm.data.splits import Noise, Split, check_request
+from pyro_afslvm.data.splits import Split, check_request
 from pyro_afslvm.utils.checks import check_minimum
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class BinarizedMNIST(SequenceSource):
     With both idx files ``t10k-images`` is for test; with one, its last tenth. The last
     ``validation_size`` of the remaining images are for validation.
 
-    Arguments:
+    Args:
         path: Folder of the idx files, or the only one of them; ``None`` for this package's
             download cache.
         validation_size: Images for validation; the training set has the others.
@@ -67,8 +68,8 @@ class BinarizedMNIST(SequenceSource):
         return (1, 28, 28)
 
     @property
-    def noise(self) -> Noise:
-        """None: binary pixels have probabilities, not densities."""
+    def dequantization(self) -> DequantizationName:
+        """``"binary"``: such pixels have probabilities, not densities."""
         return "binary"
 
     @property

@@ -19,7 +19,7 @@ def bounce(
     per coordinate, with :math:`p_0` uniform in the unit square and :math:`v_0` a uniform
     direction; :math:`\lfloor` limit :math:`p_t \rfloor` is returned for t = 1..T.
 
-    Arguments:
+    Args:
         rng: Source of the starting positions and directions.
         num_steps: Number of positions T.
         num_objects: Number of objects K.
@@ -69,7 +69,7 @@ def moving_pictures(
 ) -> Images:  # (N, D, D) -> (T, H, W)
     """Random pictures moving over a black square canvas, pixelwise maximum where they overlap.
 
-    Arguments:
+    Args:
         rng: Source of the choice of pictures and of :func:`bounce`.
         pictures: Square pictures to choose from, (N, D, D).
         size: Height and width of the canvas, at least D.

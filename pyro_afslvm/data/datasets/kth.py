@@ -51,7 +51,7 @@ class KTH(PreparedSource):
     Of the release, one video is missing and another one breaks off; both are known, and
     reported.
 
-    Arguments:
+    Args:
         path: The folder with ``00sequences.txt`` and a folder for each action; ``None`` for
             this package's download cache.
         size: Height and width of a frame in pixels.

@@ -11,7 +11,7 @@ from pyro_afslvm.data.arrays.formats import _UINT8, Pixels, _content, _open_npy
 def read_idx_images(path: Path) -> Pixels:  # -> (N, H, W)
     """Images of an idx file: big-endian header (0, 0, 8, 3, N, H, W), then the bytes.
 
-    Arguments:
+    Args:
         path: The file, compressed if its name ends in ``.gz``.
 
     Raises:

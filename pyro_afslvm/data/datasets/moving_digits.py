@@ -38,7 +38,7 @@ class MovingDigits(SequenceSource):
     65 %: the left of ``china.jpg`` for training, its right for validation, ``flower.jpg``
     for test.
 
-    Arguments:
+    Args:
         size: Height and width of a frame in pixels.
         num_digits: Digits in a sequence.
         background: ``"photo"`` for photographs, ``None`` for black.

@@ -36,7 +36,7 @@ class MovingMNIST(SequenceSource):
     digits of ``t10k-images`` are for test; with one, its last tenth. The last tenth of what
     remains is for validation. No digit image is in two splits.
 
-    Arguments:
+    Args:
         path: The file itself, or the folder that holds it; ``None`` for this package's
             download cache.
         kind: ``"public"`` or ``"generated"``; ``None`` for what is found in ``path``, and

@@ -63,7 +63,7 @@ def index_records(path: Path) -> list[Record]:
 def read_record(path: Path, record: Record, *, number: int) -> bytes:
     """Data of one record.
 
-    Arguments:
+    Args:
         path: The file.
         record: Where the data lie.
         number: Of the record in the file, from 0, for messages.

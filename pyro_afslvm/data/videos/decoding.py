@@ -34,7 +34,7 @@ class Framing:
     and width are scaled by one factor, so that the shorter side becomes ``size``; pixels are
     averaged over area.
 
-    Arguments:
+    Args:
         size: Height and width in pixels that must remain for a square crop.
         color: ``"grey"`` or ``"rgb"``.
         shrink: Divide height and width by this number instead.
@@ -125,7 +125,7 @@ def read_frames(
 ) -> Iterator[Pixels]:  # of (C, H, W)
     """Frames of a video, decoded as they are asked for; memory does not grow with the video.
 
-    Arguments:
+    Args:
         path: The file.
         framing: Colour, scale and stride.
         first: First frame of the file that counts.

@@ -117,7 +117,7 @@ class PreparedSource(SequenceSource):
     def prepare(self, progress: Progress | None = None) -> Prepared:
         """Decode what is not in the store yet, going on from where another try stopped.
 
-        Arguments:
+        Args:
             progress: Called with the bytes of source files that are done, and with all.
 
         Raises:

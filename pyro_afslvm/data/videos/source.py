@@ -25,7 +25,7 @@ class Videos(PreparedSource):
     gap, test. No frame is in two splits, whatever ``stride`` and ``crop`` are, and a file
     that is there twice is used once.
 
-    Arguments:
+    Args:
         path: A file, a folder, of which every video in it or below is used, or a pattern
             such as ``"films/*.mp4"``.
         size: Height and width of a frame in pixels.

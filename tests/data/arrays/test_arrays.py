@@ -73,7 +73,7 @@ def test_vectors_in_every_format(tmp_path: Path, name: str) -> None:
     values = vectors(12, 40)
     source = Arrays(path=str(stored(values, tmp_path / name)))
     assert source.frame_shape == (3,)
-    assert source.noise == "none"
+    assert source.dequantization == "none"
     x = source.dataset("test", num_frames=40)
     assert x[0].dtype == torch.float32
     found = {i for i in range(12) if any(np.array_equal(values[i].astype("f4"), y) for y in x)}
@@ -85,7 +85,7 @@ def test_pictures_in_every_format(tmp_path: Path, name: str) -> None:
     values = pictures(3, 50, 3)
     source = Arrays(path=str(stored(values, tmp_path / name)))
     assert source.frame_shape == (3, 8, 16)
-    assert source.noise == "gaussian"
+    assert source.dequantization == "gaussian"
     x = windows(source, "test", 5)
     assert x.dtype == np.uint8
     assert np.array_equal(x, values[:, 40:].reshape(6, 5, 3, 8, 16))

@@ -115,7 +115,8 @@ def test_noise_that_does_not_fit_the_data(here: Path, capsys: pytest.CaptureFixt
         assert train("vector_af1", "--noise", name) == 2
         error = capsys.readouterr().err.strip()
         assert error.endswith(
-            f"error: noise '{name}' is for 8-bit pixels, but arrays holds real numbers: take 'none'"
+            f"error: dequantization '{name}' is for 8-bit pixels, but arrays holds real numbers: "
+            "take 'none'"
         )
     digits = ("--data", "MovingDigits", "--data.size", "16", "--noise", "none")
     assert main(["train", str(MODELS / "copy_last_frame.py"), *digits, *FAST]) == 2
@@ -231,7 +232,7 @@ def test_settings_of_noise() -> None:
     assert TrainSettings().noise is None
     assert TrainSettings().resolved({}, noise="none").noise == "none"
     assert TrainSettings(noise="uniform").resolved({}, noise="gaussian").noise == "uniform"
-    assert MovingDigits().noise == "gaussian"
+    assert MovingDigits().dequantization == "gaussian"
 
 
 # ---- pictures ----
