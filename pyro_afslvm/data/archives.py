@@ -54,7 +54,7 @@ def unpack(archive: Path, target: Path, *, draft: Path, inner: str = "") -> None
 
 
 def _plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-    """A member that is a file or a folder inside; links have led around the filter before."""
+    """Pass files and folders that stay inside; links have led around the filter before."""
     if member.issym() or member.islnk():
         raise tarfile.SpecialFileError(member)
     return tarfile.data_filter(member, path)

@@ -38,7 +38,7 @@ class Dequantization(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """Real-valued frames in [0, 1] units, float32.
+        """Make real-valued frames in [0, 1] units, float32.
 
         Args:
             frames: Pixels 0..255, uint8, any shape.
@@ -49,11 +49,11 @@ class Dequantization(abc.ABC):
         """
 
     def to_nats(self, log_prob_per_dim: float) -> float:
-        """Nats per dimension in the data's units, from those of the model's units."""
+        """Convert nats per dimension from the model's units to the data's."""
         return log_prob_per_dim - self.log_levels
 
     def to_report(self, log_prob_per_dim: float) -> float:
-        """The reported value of a log-density per dimension, nats, units of the model."""
+        """Convert a log-density per dimension, nats in the model's units, to the reported value."""
         return self.to_nats(log_prob_per_dim)
 
 
@@ -78,7 +78,7 @@ class GaussianDequantization(Dequantization):
     spread = math.sqrt(0.5)
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """Real-valued frames; see :meth:`Dequantization.__call__`."""
+        """Make real-valued frames; see :meth:`Dequantization.__call__`."""
         import torch
 
         _check_pixels(frames)
@@ -111,7 +111,7 @@ class UniformDequantization(Dequantization):
     spread = 0.0
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """Real-valued frames; see :meth:`Dequantization.__call__`."""
+        """Make real-valued frames; see :meth:`Dequantization.__call__`."""
         import torch
 
         _check_pixels(frames)
@@ -120,7 +120,7 @@ class UniformDequantization(Dequantization):
         return (frames.to(torch.float32) + u * (1 - 2**-16)) / 256
 
     def to_report(self, log_prob_per_dim: float) -> float:
-        """Bits per dimension, lower is better."""
+        """Convert to bits per dimension, lower is better."""
         return -self.to_nats(log_prob_per_dim) / math.log(2)
 
 
@@ -148,7 +148,7 @@ class NoDequantization(Dequantization):
     whole_numbers = False
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """The frames, float32; 8-bit ones are refused."""
+        """Return the frames as float32; 8-bit ones are refused."""
         import torch
 
         if not frames.is_floating_point():
@@ -174,7 +174,7 @@ class BinaryPixels(Dequantization):
     whole_numbers = False
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """The frames, float32; 8-bit ones are refused."""
+        """Return the frames as float32; 8-bit ones are refused."""
         return NoDequantization()(frames)
 
 
@@ -185,7 +185,7 @@ DEQUANTIZATIONS: dict[str, type[Dequantization]] = {
 
 
 def dequantization(name: str) -> Dequantization:
-    """The dequantization of that name: ``"gaussian"``, ``"uniform"``, ``"none"``, ``"binary"``.
+    """Find a dequantization by its name: ``"gaussian"``, ``"uniform"``, ``"none"``, ``"binary"``.
 
     Raises:
         ValueError: There is none of that name.

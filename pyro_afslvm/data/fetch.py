@@ -190,7 +190,7 @@ def _fetch_archive(
 
 @contextmanager
 def _draft(folder: Path) -> Iterator[Path]:
-    """A folder inside for what is not whole yet; other processes wait until it is gone."""
+    """Make a folder for what is not whole yet; other processes wait until it is gone."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / ".partial"
     with locked(folder) as alone:

@@ -1,4 +1,4 @@
-"""What a data set holds, and how much the last frame says of the next one, from a sample."""
+"""Inspection of a data set by a sample: what it holds, and how well copying a frame predicts."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ _WEIGHTS = np.logspace(-4, 0, 17)  # of the mean variance in that of a single en
 
 
 class Stretch(NamedTuple):
-    """What one split holds.
+    """Contents of one split.
 
     Attributes:
         split: Its name.
@@ -54,7 +54,7 @@ class Baselines(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What was found.
+    """Findings of :func:`inspect_source`.
 
     Attributes:
         source: Where sequences come from.
@@ -82,7 +82,7 @@ class Inspection(NamedTuple):
 
 
 class Sums:
-    """Sums over crops, from which all figures follow; memory is that of a few frames.
+    """Sums over crops, from which all metrics follow; memory is that of a few frames.
 
     Values are those of the model: v/255 for 8-bit data, without the dequantization,
     whose variance enters in expectation.
@@ -100,7 +100,7 @@ class Sums:
         self.low, self.high = zero + np.inf, zero - np.inf
 
     def add(self, x: Array) -> None:  # (T, *frame)
-        """Take in one crop."""
+        """Add one crop."""
         scored = x[-min(_SCORED, len(x) - 1) :] - self.origin
         self.low, self.high = np.minimum(self.low, x.min(0)), np.maximum(self.high, x.max(0))
         self.frames, self.pairs = self.frames + len(scored), self.pairs + len(scored) - 1
@@ -136,7 +136,7 @@ class Sums:
 
 
 def inspect_source(source: SequenceSource, *, num_frames: int = 13, limit: int = 200) -> Inspection:
-    """Read a sample of each split and take its figures.
+    """Read a sample of each split and measure it.
 
     Args:
         source: Where sequences come from.
@@ -185,7 +185,7 @@ def inspect_source(source: SequenceSource, *, num_frames: int = 13, limit: int =
 def baselines(
     train: Sums, *, held: Sums | None, scored: Sums, dequantization: Dequantization
 ) -> Baselines:
-    r"""Closed-form models fitted on training, scored elsewhere.
+    r"""Fit closed-form models on training crops and score them on others.
 
     The variance of a single entry is :math:`(1 - w) s_i^2 + w \bar s^2` with the mean over
     its channel, or else whatever never moved in training would be ruled out; w is fitted on
@@ -220,7 +220,7 @@ def added_variance(dequantization: Dequantization) -> float:
 
 
 class _Sample(NamedTuple):
-    """What to read of a split."""
+    """Choice of what is read of a split."""
 
     num_frames: int
     limit: int
@@ -228,7 +228,7 @@ class _Sample(NamedTuple):
     origin: Array
 
     def indices(self, split: Split, size: int) -> list[int]:
-        """Evenly spaced, as many as memory and patience allow."""
+        """Choose evenly spaced indices, as many as memory and patience allow."""
         most = min(self.limit, _BYTES // (self.num_frames * self.origin.nbytes))
         # Beyond an epoch, training crops are fresh ones.
         last = (max(size, most) if split == "train" else size) - 1
@@ -236,7 +236,7 @@ class _Sample(NamedTuple):
 
 
 def _read(source: SequenceSource, split: Split, sample: _Sample) -> tuple[Stretch, Sums]:
-    """A split, and the sums over what was read of it."""
+    """Read a split; the sums are over what was read of it."""
     sums, lengths = Sums(sample.origin), None
     try:
         lengths = _lengths(source.dataset(split, num_frames=1))
@@ -265,7 +265,7 @@ def _in_units(frames: NDArray[Any], dequantization: Dequantization) -> Array:
 
 
 def _mixed(variance: Array, weight: float) -> Array:
-    """Variances drawn towards the mean of their channel; features are channels."""
+    """Draw variances towards the mean of their channel; features are channels."""
     mean = np.nanmean(variance, axis=(-2, -1), keepdims=True) if variance.ndim == 3 else variance
     return (1 - weight) * variance + weight * mean
 

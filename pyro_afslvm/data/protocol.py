@@ -1,4 +1,4 @@
-"""The protocol of a reported number: how it was measured, and the most it can be."""
+"""Protocols of reported numbers, and the most that a number can be."""
 
 import json
 import math
@@ -17,7 +17,7 @@ _PACKAGES = ("pyro-afslvm", "torch", "pyro-ppl", "numpy", "lightning")
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on, as far as installed.
+    """Find the versions of Python and of the packages a result depends on, as far as installed.
 
     Example:
         >>> "torch" in software_versions()
@@ -34,7 +34,7 @@ def software_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a reported log-likelihood was measured; travels with every stored result.
+    """Record of how a reported log-likelihood was measured; travels with every stored result.
 
     Args:
         data: Settings of the data set, from :meth:`SequenceSource.describe`.
@@ -88,12 +88,12 @@ class Protocol:
         object.__setattr__(self, "data", data)
 
     def to_json(self) -> str:
-        """The protocol as JSON text."""
+        """Write the protocol as JSON text."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Protocol":
-        """The protocol that :meth:`to_json` wrote.
+        """Read the protocol that :meth:`to_json` wrote.
 
         Raises:
             ValueError: The text is no JSON, or its fields are not a protocol's.

@@ -1,4 +1,4 @@
-"""The registry of sources: found by name or import path, or by what lies at a path.
+"""Registry of sources, which finds them by name, by import path, or by what lies at a path.
 
 A source is any subclass of :class:`SequenceSource` that was defined: this library's, those
 that installed packages declare as entry points of the group ``pyro_afslvm.sources``, and
@@ -54,7 +54,7 @@ def load_installed() -> None:
 
 
 def find_source(name: str, *, trust: bool = False) -> type[SequenceSource]:
-    """The source of that name.
+    """Find a source by its name.
 
     Args:
         name: Name of the class, such as ``"MovingDigits"``, or its import path.
@@ -93,12 +93,12 @@ def _registered(name: str) -> list[type[SequenceSource]]:
 
 
 def is_registered(name: str) -> bool:
-    """Whether a source of that name, or import path, was defined here."""
+    """Check whether a source of that name, or import path, was defined here."""
     return bool(_registered(name))
 
 
 def source_from_config(config: dict[str, Any], *, trust: bool = False) -> SequenceSource:
-    """Make the source of which this is the ``config()``.
+    """Make a source again from its ``config()``.
 
     Args:
         config: Class and arguments; a class that is not of this library must be registered.
@@ -120,7 +120,7 @@ def source_from_config(config: dict[str, Any], *, trust: bool = False) -> Sequen
 
 
 def guess_source(path: str) -> SequenceSource:
-    """The source for a file, a folder or a pattern, with its default settings.
+    """Choose the source for a file, a folder or a pattern, with its default settings.
 
     Array files and zarr folders, MNIST's digits, KTH Actions and BAIR robot pushing are known
     by their names; anything else is taken for videos.

@@ -44,7 +44,7 @@ class SequenceDataset(Dataset[Tensor], abc.ABC):
 
 
 def generator(seed: int, split: Split, k: int) -> np.random.Generator:
-    """Random numbers of sequence ``k`` alone.
+    """Make the random generator of sequence ``k`` alone.
 
     Example:
         >>> float(generator(0, "train", 5).random()) == float(generator(0, "train", 5).random())

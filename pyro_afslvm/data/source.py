@@ -93,12 +93,12 @@ REGISTERED: dict[str, type[SequenceSource]] = {}  # every source that was define
 
 
 def import_path(source: type) -> str:
-    """Where a class can be imported from: its module and its name there."""
+    """Name a class by its module and its name there."""
     return f"{source.__module__}.{source.__qualname__}"
 
 
 def choose_dequantization(asked: str | None, source: SequenceSource) -> Dequantization:
-    """The dequantization that was asked for, or else the one that the source's data need.
+    """Choose the dequantization that was asked for, or else the one that the data need.
 
     Raises:
         ValueError: It is of no use for these data, or there is none of that name.

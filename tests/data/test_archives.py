@@ -74,11 +74,11 @@ def special(name: str, kind: bytes, target: str) -> tarfile.TarInfo:
     return info
 
 
-@pytest.mark.parametrize("target", ["/etc", "../..", "good"])
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_links_in_tar(tmp_path: Path, kind: bytes, target: str) -> None:
-    door = special("door", kind, target)
-    refused(tar_of(tmp_path / "bad", ("good", b""), door, ("door/passwd", b"evil")), "'door'")
+def test_links_in_tar(tmp_path: Path, kind: bytes) -> None:
+    for i, target in enumerate(("/etc", "../..", "good")):
+        door = special("door", kind, target)
+        refused(tar_of(tmp_path / f"{i}", ("good", b""), door, ("door/passwd", b"evil")), "'door'")
 
 
 def test_links_and_devices_of_other_kinds(tmp_path: Path) -> None:

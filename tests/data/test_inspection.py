@@ -5,17 +5,15 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
-import zarr
 from PIL import Image
 
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.cli.inspect import inspection_text, write_sheet
 from pyro_afslvm.cli.main import main
-from pyro_afslvm.data import BAIR, KTH, Arrays, MovingDigits, MovingMNIST, Videos, dequantization
+from pyro_afslvm.data import BAIR, KTH, Arrays, MovingDigits, dequantization
 from pyro_afslvm.data.inspection import Sums, baselines, inspect_source
 from pyro_afslvm.data.registry import guess_source
 from pyro_afslvm.evaluation.evaluate import likelihood
@@ -196,45 +194,6 @@ def test_advice() -> None:
     assert "vector_slvm_af1" in pages[1]
     assert "ceiling" not in pages[1]  # real numbers have none
     assert "-1.419" in inspection_text(inspect_source(MovingDigits(size=16), limit=4))
-
-
-# ---- guesses ----
-
-
-def make(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    return folder
-
-
-def test_guesses(tmp_path: Path) -> None:
-    zarr.create_array(tmp_path / "x.zarr", shape=(2, 3), chunks=(2, 3), dtype="f4")
-    with h5py.File(tmp_path / "x.nc", "w"):
-        pass
-    np.save(tmp_path / "x.npy", np.zeros(3))
-    cases = {
-        tmp_path / "x.zarr": Arrays,
-        tmp_path / "x.nc": Arrays,
-        tmp_path / "x.npy": Arrays,
-        make(tmp_path / "kth", "00sequences.txt", "walking/person01_walking_d1_uncomp.avi"): KTH,
-        make(tmp_path / "up", "softmotion30_44k/train/traj_0_to_9.tfrecords"): BAIR,
-        tmp_path / "up" / "softmotion30_44k": BAIR,
-        make(tmp_path / "robot", "test/traj_0_to_9.tfrecords"): BAIR,
-        make(tmp_path / "digits", "t10k-images-idx3-ubyte.gz"): MovingMNIST,
-        tmp_path / "digits" / "t10k-images-idx3-ubyte.gz": MovingMNIST,
-        make(tmp_path / "public", "mnist_test_seq.npy") / "mnist_test_seq.npy": MovingMNIST,
-        make(tmp_path / "films", "a.avi", "b.mp4"): Videos,
-        tmp_path / "films" / "a.avi": Videos,
-        tmp_path / "films" / "*.mp4": Videos,
-    }
-    for path, expected in cases.items():
-        assert type(guess_source(str(path))) is expected, path
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        guess_source(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="folder that holds train and test"):
-        guess_source(str(tmp_path / "up" / "softmotion30_44k/train/traj_0_to_9.tfrecords"))
 
 
 # ---- pictures ----

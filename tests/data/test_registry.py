@@ -1,15 +1,32 @@
-"""The registry: sources by their names, one's own too, wherever they are defined."""
+"""The registry: sources by their names, one's own too, and by what lies at a path."""
 
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+import zarr
 
 from pyro_afslvm.cli.main import main
-from pyro_afslvm.data import MovingDigits, SequenceSource, source_from_config
-from pyro_afslvm.data.registry import UnknownSourceError, find_source, load_installed
+from pyro_afslvm.data import (
+    BAIR,
+    KTH,
+    Arrays,
+    MovingDigits,
+    MovingMNIST,
+    SequenceSource,
+    Videos,
+    source_from_config,
+)
+from pyro_afslvm.data.registry import (
+    UnknownSourceError,
+    find_source,
+    guess_source,
+    load_installed,
+)
 from pyro_afslvm.data.source import REGISTERED
 from tests.cli.test_cli import refused
 from tests.support.sources import RAMP
@@ -142,3 +159,42 @@ def test_a_recipe_that_fails_says_so_first(here: Path, capsys: pytest.CaptureFix
     Path("bad.py").write_text("raise RuntimeError('no luck')\n")
     assert "no luck" in refused(capsys, "train", "bad.py", "--data", "Slope")
     assert "Slope" in refused(capsys, "train", "tiny.py", "--data", "Slope")
+
+
+# ---- by what lies at a path ----
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return folder
+
+
+def test_guesses(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "x.zarr", shape=(2, 3), chunks=(2, 3), dtype="f4")
+    with h5py.File(tmp_path / "x.nc", "w"):
+        pass
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    cases = {
+        tmp_path / "x.zarr": Arrays,
+        tmp_path / "x.nc": Arrays,
+        tmp_path / "x.npy": Arrays,
+        make(tmp_path / "kth", "00sequences.txt", "walking/person01_walking_d1_uncomp.avi"): KTH,
+        make(tmp_path / "up", "softmotion30_44k/train/traj_0_to_9.tfrecords"): BAIR,
+        tmp_path / "up" / "softmotion30_44k": BAIR,
+        make(tmp_path / "robot", "test/traj_0_to_9.tfrecords"): BAIR,
+        make(tmp_path / "digits", "t10k-images-idx3-ubyte.gz"): MovingMNIST,
+        tmp_path / "digits" / "t10k-images-idx3-ubyte.gz": MovingMNIST,
+        make(tmp_path / "public", "mnist_test_seq.npy") / "mnist_test_seq.npy": MovingMNIST,
+        make(tmp_path / "films", "a.avi", "b.mp4"): Videos,
+        tmp_path / "films" / "a.avi": Videos,
+        tmp_path / "films" / "*.mp4": Videos,
+    }
+    for path, expected in cases.items():
+        assert type(guess_source(str(path))) is expected, path
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        guess_source(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="folder that holds train and test"):
+        guess_source(str(tmp_path / "up" / "softmotion30_44k/train/traj_0_to_9.tfrecords"))

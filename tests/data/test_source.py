@@ -13,6 +13,7 @@ from pyro_afslvm.data import (
     choose_dequantization,
     choose_noise,
 )
+from tests.support.processes import run_python
 
 
 class Plain(SequenceSource):
@@ -59,6 +60,18 @@ def test_a_source_of_the_release_before_is_honoured(as_property: bool) -> None:
         assert source.dequantization == name
         assert choose_dequantization(None, source).name == name
     assert old().noise == "none"
+
+
+def test_import_and_settings_are_light() -> None:
+    code = (
+        "import sys; from pyro_afslvm.data import registry\n"
+        "for source in registry.SOURCES:\n"
+        "    needed = {'path': 'x'} if source.__name__ in ('Arrays', 'Videos') else {}\n"
+        "    source(**needed).config()\n"
+        "heavy = {'torch', 'sklearn', 'pooch', 'av', 'h5py', 'google', 'tensorflow', 'zarr'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert run_python("-c", code).stdout.strip() == "[]"
 
 
 def test_config_names_the_class() -> None:

@@ -26,7 +26,7 @@ _ENOUGH = 10  # sequences, from which on a split takes whole ones
 
 
 class Part(NamedTuple):
-    """Frames first, ..., first + length - 1 of a stored sequence."""
+    """A stretch of a stored sequence: frames first, ..., first + length - 1."""
 
     sequence: int
     first: int
@@ -93,7 +93,7 @@ class Arrays(SequenceSource):
 
     @classmethod
     def from_array(cls, values: Any, *, lengths: Any = None, **settings: Any) -> "Arrays":
-        """Sequences of a numpy array or an ``xarray.DataArray`` in memory.
+        """Make a source of a numpy array or an ``xarray.DataArray`` in memory.
 
         Args:
             values: The array; an ``xarray.DataArray`` brings names of its dimensions.
@@ -187,7 +187,7 @@ class Arrays(SequenceSource):
         return contents
 
     def _warn(self, found: Contents) -> None:
-        """Say what would make training, or the numbers that come of it, worth little."""
+        """Warn of values with which training, or the numbers that come of it, is worth little."""
         where, low, high = self._reader.where, float(found.scale.min()), float(found.scale.max())
         if found.step:
             warnings.warn(
@@ -221,7 +221,7 @@ class Arrays(SequenceSource):
 
 
 def _borders(count: int, validation: float, test: float, gap: int) -> dict[Split, tuple[int, int]]:
-    """First and, exclusive, last of each split of ``count`` in a row, ``gap`` apart.
+    """Cut ``count`` in a row into splits ``gap`` apart: first and, exclusive, last of each.
 
     Example:
         >>> _borders(100, 0.1, 0.2, 5)

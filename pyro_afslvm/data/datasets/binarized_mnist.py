@@ -74,7 +74,7 @@ class BinarizedMNIST(SequenceSource):
 
     @property
     def num_frames(self) -> int:
-        """An image is a sequence of one frame."""
+        """Always 1: an image is a sequence of one frame."""
         return 1
 
     def dataset(self, split: Split, *, num_frames: int = 1) -> "SequenceDataset":
@@ -147,7 +147,7 @@ def _grey(i: int, start: int, stop: int, *, digits: Images, **_: object) -> Imag
 
 
 def _drawn(images: NDArray[Any], rng: np.random.Generator | None) -> NDArray[np.float32]:
-    """Ones with the grey values as probabilities."""
+    """Draw pixels 0 and 1, with the grey values as probabilities of a 1."""
     assert rng is not None  # there are random numbers for every training index
     return (255 * rng.random(images.shape, dtype=np.float32) < images).astype(np.float32)
 

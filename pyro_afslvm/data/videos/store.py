@@ -31,14 +31,14 @@ _LEVEL = 1  # of zlib: more takes much longer and saves little
 
 
 def default_store() -> Path:
-    """Folder for prepared data where the user names none."""
+    """Name the folder for prepared data where the user names none."""
     import pooch
 
     return Path(pooch.os_cache("pyro_afslvm")) / "prepared"
 
 
 def store_key(content: str, settings: Mapping[str, object]) -> str:
-    """Name of what is made from this content with these settings.
+    """Name what is made from this content with these settings.
 
     Args:
         content: Hash of the source file.
@@ -64,7 +64,7 @@ class StoredFrames:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(T, C, H, W); see :meth:`read` for errors."""
+        """Shape of all frames, (T, C, H, W); see :meth:`read` for errors."""
         return tuple(_opened(str(self.path)).shape)
 
     @property
@@ -73,7 +73,7 @@ class StoredFrames:
         return self.path.stat().st_size
 
     def read(self, first: int, last: int) -> Pixels:  # -> (last - first, C, H, W)
-        """Frames first..last-1; nothing else is read.
+        """Read frames first..last-1 and nothing else.
 
         Raises:
             ValueError: The file is missing or damaged.
@@ -101,7 +101,7 @@ def _damaged(path: str | Path, error: Exception) -> ValueError:
 
 
 def stored(folder: Path, key: str) -> StoredFrames | None:
-    """What was prepared under this key, if anything was."""
+    """Find what was prepared under this key, if anything was."""
     path = folder / f"{key}.h5"
     return StoredFrames(path) if path.is_file() else None
 
@@ -198,7 +198,7 @@ def _append(data: "h5py.Dataset", frames: list[Pixels]) -> None:
 
 
 def content_hash(path: Path, *, folder: Path) -> str:
-    """SHA-256 of a file, remembered in the store as long as its size and time stay.
+    """Hash a file by SHA-256, remembered in the store as long as its size and time stay.
 
     Raises:
         FileNotFoundError: There is no such file.

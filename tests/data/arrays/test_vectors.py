@@ -144,14 +144,14 @@ def test_data_that_go_bad_while_training(
     assert capsys.readouterr().err.strip().splitlines()[-1].endswith("error: eeg.npy: went bad")
 
 
-@pytest.mark.parametrize("size", [1, 2, 9])
 @pytest.mark.parametrize("recipe", ["vector_af1", "vector_slvm_af1"])
-def test_recipes_take_any_number_of_features(recipe: str, size: int) -> None:
-    pair = import_module(f"models.small.{recipe}").build((size,))
-    x = torch.randn(3, 8, size)
-    z = None if pair.guide is None else pair.guide(x)
-    scored = pair.model.log_prob(x) if z is None else pair.model.log_prob(x, z)
-    assert scored.shape == (3, 5)
+def test_recipes_take_any_number_of_features(recipe: str) -> None:
+    for size in (1, 9):
+        pair = import_module(f"models.small.{recipe}").build((size,))
+        x = torch.randn(3, 8, size)
+        z = None if pair.guide is None else pair.guide(x)
+        scored = pair.model.log_prob(x) if z is None else pair.model.log_prob(x, z)
+        assert scored.shape == (3, 5)
 
 
 # ---- figures ----
@@ -243,8 +243,7 @@ def level(frames: np.ndarray) -> FlowLevel:
     return FlowLevel(shift, np.full_like(frames, 0.5), (frames - shift) / 0.5)
 
 
-@pytest.mark.parametrize("size", [1, 4, 9])
-@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize(("size", "levels"), [(1, 2), (4, 1), (9, 2)])
 def test_lines_of_a_flow(size: int, levels: int) -> None:
     frames = np.random.default_rng(0).normal(size=(12, size))
     figure = flow_lines(frames, [level(frames)] * levels)

@@ -1,7 +1,6 @@
 """TFRecords and BAIR: files written byte by byte as TensorFlow does, read and damaged."""
 
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from pyro_afslvm.cli.main import main
 from pyro_afslvm.data import BAIR, EmptySplitError, fetch, source_from_config
 from pyro_afslvm.data.datasets.tfrecord import index_records, read_features, read_record
 from tests.support.archives import sha256, tar_of
-from tests.support.processes import run_python
 from tests.support.server import Server
 from tests.support.tfrecords import example, framed, picture, trajectory
 
@@ -115,15 +113,6 @@ def test_description_is_of_the_content(folder: Path, tmp_path_factory: Any) -> N
     path = moved / "softmotion30_44k/test/traj_0_to_255.tfrecords"
     path.write_bytes(framed(trajectory(5)) + framed(trajectory(7)))
     assert BAIR(path=str(moved), validation_size=2).describe() != described
-
-
-def test_import_and_settings_are_light() -> None:
-    code = (
-        "import sys; from pyro_afslvm.data import BAIR; BAIR(); "
-        "print([m for m in ('torch', 'google', 'pooch') if m in sys.modules])"
-    )
-    assert run_python("-c", code).stdout.strip() == "[]"
-    assert "tensorflow" not in sys.modules
 
 
 # ---- damage ----

@@ -104,8 +104,7 @@ def turned(path: Path, turns: int) -> Path:
     return new
 
 
-@pytest.mark.parametrize("color", ["grey", "rgb"])
-@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize(("turns", "color"), [(0, "grey"), (1, "rgb"), (2, "rgb"), (3, "grey")])
 def test_films_of_phones_are_set_upright(tmp_path: Path, turns: int, color: str) -> None:
     plain = write_video(tmp_path / "a.mp4", scene(5)[..., ::-1] // 2 + scene(5) // 4)
     stored = decode(plain, size=60, color=color)
