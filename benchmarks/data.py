@@ -88,9 +88,9 @@ def training_step(sizes: Sizes) -> Callable[[], int]:
     torch.manual_seed(0)
     recipe = load_recipe(sizes.recipe)
     pair: Pair = build_pair(recipe, (1, SIDE, SIDE))
-    bound, noise = BoundLoss(pair), dequantization("gaussian")
+    bound, dequantize = BoundLoss(pair), dequantization("gaussian")
     frames = torch.randint(256, (sizes.batch_size, CROP, 1, SIDE, SIDE), dtype=torch.uint8)
-    step = TrainingStep(bound, lambda: bound(noise(frames)), "float32")
+    step = TrainingStep(bound, lambda: bound(dequantize(frames)), "float32")
 
     def consumed() -> int:
         step()

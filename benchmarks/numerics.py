@@ -97,9 +97,9 @@ def curve(precision: Precision, steps: int, *, seed: int, points: int = 20) -> l
 def batches(side: int, size: int) -> Iterator[Tensor]:
     """Noisy moving digits, the same digits at every call."""
     digits = MovingDigits(size=side).dataset("train", num_frames=13)
-    noise = GaussianDequantization()
+    dequantize = GaussianDequantization()
     for i in count(0, size):
-        yield torch.stack([noise(digits[(i + k) % len(digits)]) for k in range(size)])
+        yield torch.stack([dequantize(digits[(i + k) % len(digits)]) for k in range(size)])
 
 
 def _second_half(curve: list[float]) -> float:

@@ -32,19 +32,19 @@ class Bounds(NamedTuple):
 
 def frames_to_score(
     source: SequenceSource,
-    noise: Dequantization,
+    dequantization: Dequantization,
     *,
     sequences: int,
     num_frames: int,
     seed: int,
 ) -> Tensor:
-    """Take the first test sequences, dequantized with the same noise whoever asks."""
+    """Take the first test sequences, dequantized the same whoever asks."""
     data = source.dataset("test", num_frames=num_frames)
     if len(data) < sequences:
         raise ValueError(f"the test set holds {len(data)} sequences, fewer than {sequences}")
     pixels = torch.stack([data[i] for i in range(sequences)])
     seed_step(seed, 0, Stream.PROGRAM)
-    return noise(pixels)
+    return dequantization(pixels)
 
 
 @torch.no_grad()
@@ -116,22 +116,23 @@ def check_scored(pair: Pair, name: str, scored_frames: int) -> None:
         )
 
 
-def check_possible(found: Bounds, noise: Dequantization, dims: int) -> None:
-    """Stop where a bound is above what the noise of the pixels allows."""
+def check_possible(found: Bounds, dequantization: Dequantization, dims: int) -> None:
+    """Stop where a bound is above what the dequantization of the pixels allows."""
     for name in BOUNDS:
         mean = float(getattr(found, name).mean()) / dims
-        check_ceiling(noise.to_nats(mean), noise=noise, num_values=dims * len(found.elbo))
+        nats, values = dequantization.to_nats(mean), dims * len(found.elbo)
+        check_ceiling(nats, dequantization=dequantization, num_values=values)
 
 
 def metrics(
-    found: Bounds, first: Bounds, *, noise: Dequantization, dims: int
+    found: Bounds, first: Bounds, *, dequantization: Dequantization, dims: int
 ) -> dict[str, dict[str, Metric]]:
     """Means over sequences and their standard errors.
 
     Args:
         found: of one guide.
         first: of the guide it is compared to, on the same sequences.
-        noise: of the frames, which gives the units.
+        dequantization: of the frames, which gives the units.
         dims: entries of all scored frames of a sequence.
 
     Returns:
@@ -141,7 +142,7 @@ def metrics(
     per_dim = {name: getattr(found, name) / dims for name in (*BOUNDS, "log_likelihood")}
     return {
         "nats_per_dim": {
-            name: _mean(value) | {"mean": noise.to_nats(float(value.mean()))}
+            name: _mean(value) | {"mean": dequantization.to_nats(float(value.mean()))}
             for name, value in per_dim.items()
         },
         "nats_per_sequence": {

@@ -22,7 +22,7 @@ from torch import Tensor
 from pyro_afslvm import Pair, rollout
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run
-from pyro_afslvm.data import SequenceSource, dequantization
+from pyro_afslvm.data import SequenceSource, choose_dequantization
 from pyro_afslvm.metrics import forecast_scores
 from pyro_afslvm.plots import forecast_lines, frame_strip, score_curves, to_png
 from pyro_afslvm.runs.run import Run
@@ -46,7 +46,7 @@ def sequences(
     if len(data) < count:
         raise ValueError(f"the {split} set holds {len(data)} sequences, fewer than {count}")
     seed_step(seed, 0, Stream.PROGRAM)
-    return dequantization(source.noise)(torch.stack([data[i] for i in range(count)]))
+    return choose_dequantization(None, source)(torch.stack([data[i] for i in range(count)]))
 
 
 def forecasts(
@@ -198,9 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chunk", type=int, default=10, help="samples at a time")
     parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
     parser.add_argument("--out", type=str | None, help="folder to write in (default: the run's)")
-    parser.add_subclass_arguments(SequenceSource, "data", help="default: the run's data")
-    options = parser.instantiate(parser.parse_args(arguments))
-    return run_program("rollout", lambda: roll_out(options))
+    parser.add_source("default: the run's data")
+    options = parser.parse_args(arguments)
+    return run_program("rollout", lambda: roll_out(parser.instantiate(options)))
 
 
 def roll_out(options: Namespace) -> None:
@@ -215,7 +215,7 @@ def roll_out(options: Namespace) -> None:
     if len({*options.temperatures}) < len(options.temperatures):
         raise ValueError(f"expected different temperatures, got {options.temperatures}")
     run = Run.open(options.run)
-    source = options.data or run.source
+    source = options.data or run.load_source(recipe=options.recipe, trust=options.trust)
     pair, recipe, _ = load_run(run, source=source, recipe=options.recipe, trust=options.trust)
     given = max(options.given, getattr(pair.model, "context_length", 0) + 1)
     chosen = {"given": given, "seed": options.seed}

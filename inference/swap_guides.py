@@ -33,7 +33,7 @@ from pyro_afslvm.data import (
     MovingDigits,
     Protocol,
     SequenceSource,
-    choose_noise,
+    choose_dequantization,
     software_versions,
 )
 from pyro_afslvm.evaluation.crops import crop_length
@@ -56,7 +56,7 @@ class Comparison:
     """Test frames and settings that all guides are measured with."""
 
     source: SequenceSource
-    noise: Dequantization
+    dequantization: Dequantization
     x: Tensor
     scored_frames: int
     particles: int
@@ -74,7 +74,7 @@ class Comparison:
             split="test",
             context_frames=self.x.shape[1] - self.scored_frames,
             scored_frames=self.scored_frames,
-            noise=self.noise.name,
+            noise=self.dequantization.name,
             num_samples=self.particles,
             bound=f"ELBO, IWAE-{self.particles}, SMC-{self.particles}",
             seed=0,
@@ -122,7 +122,7 @@ def measure_run(run: Run, recipe: Recipe, comparison: Comparison) -> tuple[Bound
         found = bounds.measure(
             pair, comparison.x, particles=comparison.particles, progress=progress
         )
-    bounds.check_possible(found, comparison.noise, comparison.dims)
+    bounds.check_possible(found, comparison.dequantization, comparison.dims)
     write_json(kept, wanted | {"bounds": {k: v.tolist() for k, v in found._asdict().items()}})
     return found, pair
 
@@ -143,7 +143,12 @@ def metrics_of_seed(
             "parameters": {"model": _count(pair.model), "guide": _count(pair.guide)},
             "train_seed": run.settings.seed,
             **_training(run),
-            **bounds.metrics(found, measured[0][0], noise=comparison.noise, dims=comparison.dims),
+            **bounds.metrics(
+                found,
+                measured[0][0],
+                dequantization=comparison.dequantization,
+                dims=comparison.dims,
+            ),
         }
         for run, recipe, (found, pair) in zip(runs, recipes, measured, strict=True)
     ]
@@ -203,11 +208,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--particles", type=int, default=64, help="of the tighter bounds")
     parser.add_argument("--out", type=str, default="runs/swap_guides", help="folder of the runs")
     parser.add_argument("--json", type=str | None, help="write the metrics here too")
-    parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
+    parser.add_source("where sequences come from")
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
-    options = parser.instantiate(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
     go_on = f"the same command goes on from here (the runs are in {options.out})"
-    return run_program("swap_guides", lambda: swap_guides(options), go_on=go_on)
+    return run_program("swap_guides", lambda: swap_guides(parser.instantiate(options)), go_on=go_on)
 
 
 def swap_guides(options: Namespace) -> None:
@@ -253,15 +258,17 @@ def _source_and_model(options: Namespace) -> tuple[SequenceSource, Pair | None]:
     if options.model is None:
         return options.data or MovingDigits(size=32, background="photo"), None
     run = Run.open(options.model)
-    source = options.data or run.source
+    source = options.data or run.load_source(trust=options.trust)
     return source, load_run(run, source=source, trust=options.trust)[0]
 
 
 def _comparison(options: Namespace, source: SequenceSource, asked: str | None) -> Comparison:
-    noise, scored = choose_noise(asked, source), options.scored_frames
+    dequantization, scored = choose_dequantization(asked, source), options.scored_frames
     given = crop_length(nn.Module(), scored)
-    x = bounds.frames_to_score(source, noise, sequences=options.sequences, num_frames=given, seed=0)
-    return Comparison(source, noise, x, scored, options.particles)
+    x = bounds.frames_to_score(
+        source, dequantization, sequences=options.sequences, num_frames=given, seed=0
+    )
+    return Comparison(source, dequantization, x, scored, options.particles)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from jsonargparse import Namespace
 from optuna import Study, Trial, TrialPruned
 from optuna.trial import FrozenTrial, TrialState
 
-from inference.table1 import SOURCES  # noqa: F401, so that --data finds them by name
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.data import MovingDigits, SequenceSource
 from pyro_afslvm.runs.checkpoint import load_checkpoint
@@ -233,11 +232,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--choices", type=dict[str, list[Any]], default={}, help="values")
     parser.add_argument("--out", type=str, default="runs/sweep", help="folder of the sweep")
-    parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
+    parser.add_source("where sequences come from")
     parser.add_class_arguments(TrainSettings, as_group=True, skip=ELSEWHERE)
-    options = parser.instantiate(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return run_program("sweep", lambda: sweep(options), go_on="the same command goes on from here")
+    return run_program(
+        "sweep",
+        lambda: sweep(parser.instantiate(options)),
+        go_on="the same command goes on from here",
+    )
 
 
 if __name__ == "__main__":

@@ -19,17 +19,7 @@ from jsonargparse import Namespace
 
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import evaluate_run, report_runs, train_run
-from pyro_afslvm.data import (
-    BAIR,
-    KTH,
-    Arrays,
-    BinarizedMNIST,
-    MovingDigits,
-    MovingMNIST,
-    SequenceSource,
-    Videos,
-    software_versions,
-)
+from pyro_afslvm.data import MovingDigits, SequenceSource, software_versions
 from pyro_afslvm.runs.recipe import Recipe, load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
@@ -37,8 +27,6 @@ from pyro_afslvm.utils.files import write_json
 
 SMALL = ("copy_last_frame", "af1", "af2", "slvm", "slvm_af1")
 SMALL_RECIPES = tuple(f"models/small/{name}.py" for name in SMALL)
-# Imported, so that --data finds them by name.
-SOURCES = (Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos)
 
 
 def compare(
@@ -145,11 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=str, default="runs/table1", help="folder of the runs")
     parser.add_argument("--json", type=str | None, help="write the metrics here too")
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
-    parser.add_subclass_arguments(SequenceSource, "data", help="where sequences come from")
+    parser.add_source("where sequences come from")
     parser.add_class_arguments(TrainSettings, as_group=True, skip={"seed"})
-    options = parser.instantiate(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
     go_on = f"the same command goes on from here (the runs are in {options.out})"
-    return run_program("table1", lambda: table1(options), go_on=go_on)
+    return run_program("table1", lambda: table1(parser.instantiate(options)), go_on=go_on)
 
 
 def chosen_settings(options: Namespace) -> dict[str, Any]:

@@ -11,6 +11,19 @@ from jsonargparse import ArgumentParser, Namespace
 class Parser(ArgumentParser):
     """A parser of options whose errors are one line."""
 
+    def add_source(self, text: str, **options: Any) -> None:
+        """Add ``--data``: a source by its name or import path, and options for its settings.
+
+        Args:
+            text: what the help says of it.
+            options: of ``add_subclass_arguments``.
+        """
+        from pyro_afslvm.data.registry import load_installed
+        from pyro_afslvm.data.source import SequenceSource
+
+        load_installed()
+        self.add_subclass_arguments(SequenceSource, "data", help=text, **options)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with 2."""
         program = self.prog.split()[0]  # a subcommand's parser names its options too

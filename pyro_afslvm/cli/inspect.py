@@ -77,7 +77,7 @@ _LONG = ("name", "content", "ranges")  # of a description: hashes say nothing to
 def _data(found: Inspection) -> list[str]:
     source, shape = found.source, found.source.frame_shape
     kind = "frames (channel, height, width)" if len(shape) == 3 else "vectors (feature)"
-    digits = "0f" if found.noise.whole_numbers else "4g"
+    digits = "0f" if found.dequantization.whole_numbers else "4g"
     about = ", ".join(f"{k} {v}" for k, v in source.describe().items() if k not in _LONG)
     return [
         f"{type(source).__name__}: {about}",
@@ -94,8 +94,8 @@ def _splits(found: Inspection) -> list[str]:
         head=[*head, "read", "corr x", ""],
         left=(0, len(head) + 2),
     )
-    noise = ", the noise included" if found.noise.whole_numbers else ""
-    return [table, f"corr x: temporal correlation at lag 1{noise}"]
+    after = ", after dequantization" if found.dequantization.whole_numbers else ""
+    return [table, f"corr x: temporal correlation at lag 1{after}"]
 
 
 def _row(stretch: Stretch) -> list[str]:
@@ -111,16 +111,18 @@ def _row(stretch: Stretch) -> list[str]:
 
 
 def _baselines(found: Inspection) -> list[str]:
-    noise, fitted = found.noise, found.baselines
-    unit = "nats/dim, 8-bit units" if noise.whole_numbers else noise.unit
+    dequantization, fitted = found.dequantization, found.baselines
+    unit = "nats/dim, 8-bit units" if dequantization.whole_numbers else dequantization.unit
     rows = [
         (fitted.static, "fixed picture: a Normal with mean and scale of each entry"),
         (fitted.copy, "copy last frame, one scale a channel (the tables' baseline)"),
         (fitted.copy_local, "copy last frame, a scale of each entry"),
     ]
-    if noise.whole_numbers:
-        copying = f"{noise.ceiling - _COPY_LOSS:.3f}"
-        rows.append((noise.ceiling, f"ceiling: no model can exceed it (copying: {copying})"))
+    if dequantization.whole_numbers:
+        copying = f"{dequantization.ceiling - _COPY_LOSS:.3f}"
+        rows.append(
+            (dequantization.ceiling, f"ceiling: no model can exceed it (copying: {copying})")
+        )
     return [
         "Would a flow help here?",
         f"fitted on train, expected on {found.scored_on}, {unit}, higher is better:",
@@ -134,7 +136,8 @@ def _advice(found: Inspection) -> list[str]:
     lines = [
         f"The last frame explains {gain:+.2f} nats/dim beside a fixed picture. {_verdict(gain)}"
     ]
-    if found.noise.whole_numbers and best > found.noise.ceiling - _COPY_LOSS - _NEAR:
+    dequantization = found.dequantization
+    if dequantization.whole_numbers and best > dequantization.ceiling - _COPY_LOSS - _NEAR:
         lines.append("Frames hardly change: copying is close to the best that copying can be.")
     small = "small/vector_" if len(found.source.frame_shape) == 1 else "small/"
     lines.append(f"To see it: train models/{small}slvm_af1.py and a model without a flow, compare.")

@@ -8,26 +8,17 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_afslvm.cli.console import Parser, run_program
-from pyro_afslvm.data import (
-    BAIR,
-    KTH,
-    Arrays,
-    BinarizedMNIST,
-    MovingDigits,
-    MovingMNIST,
-    SequenceSource,
-    Videos,
-)
+from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.runs.settings import TrainSettings
-
-# Imported, so that --data finds them by name.
-SOURCES = (Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 2 for an error of the user's."""
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if code := run_program("afslvm", lambda: _define_source(given)):
+        return code
+    options = parser.parse_args(given)
     command = COMMANDS[options.subcommand]
     return run_program("afslvm", lambda: command(parser, options), go_on=_go_on(options))
 
@@ -48,13 +39,27 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def _define_source(arguments: Sequence[str]) -> None:
+    """Execute the recipe of a training early if --data names what only that can define."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    asked = words[words.index("--data") + 1 :][:1] if "--data" in words else []
+    recipes = [word for word in words if word.endswith(".py") and Path(word).is_file()]
+    if words[:1] != ["train"] or not recipes or not asked or not asked[0].isidentifier():
+        return
+    from pyro_afslvm.data.registry import is_registered
+    from pyro_afslvm.runs.recipe import load_recipe
+
+    if not is_registered(asked[0]):
+        load_recipe(recipes[0])
+
+
 def _train_parser() -> ArgumentParser:
     parser = Parser(description="Train a recipe: a Python file with a build().")
     parser.add_argument("recipe", type=str, help="the recipe, such as models/slvm_af1.py")
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    _add_source(parser, "where sequences come from (default: MovingDigits)")
+    parser.add_source("where sequences come from (default: MovingDigits)")
     parser.add_class_arguments(TrainSettings, as_group=True)
     return parser
 
@@ -98,7 +103,7 @@ def _inspect_parser() -> ArgumentParser:
     parser.add_argument(
         "path", type=str | None, nargs="?", help="file, folder or pattern (or else give --data)"
     )
-    _add_source(parser, "where sequences come from, with settings of its own")
+    parser.add_source("where sequences come from, with settings of its own")
     parser.add_argument("--out", type=str, default="contact_sheet.png", help="the picture to write")
     parser.add_argument("--num_frames", type=int, default=13, help="frames of a crop")
     parser.add_argument("--limit", type=int, default=200, help="crops read from each split")
@@ -107,15 +112,11 @@ def _inspect_parser() -> ArgumentParser:
 
 def _prepare_parser() -> ArgumentParser:
     parser = Parser(description="Decode files into a store; a second call goes on.")
-    _add_source(parser, "where sequences come from, such as Videos or KTH", required=True)
+    parser.add_source("where sequences come from, such as Videos or KTH", required=True)
     parser.add_argument(
         "--skip-bad", "--skip_bad", action="store_true", help="go on without bad files, list them"
     )
     return parser
-
-
-def _add_source(parser: ArgumentParser, text: str, **options: Any) -> None:
-    parser.add_subclass_arguments(SequenceSource, "data", help=text, **options)
 
 
 def _add_run(parser: ArgumentParser) -> None:

@@ -76,7 +76,7 @@ def evaluate_run(
     check_minimum(num_samples=(num_samples, 1), seed=(seed, 0))
     if limit is not None:
         check_minimum(limit=(limit, 1))
-    source = source or run.source
+    source = source or run.load_source(recipe=recipe, trust=trust)
     pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
     shown = is_first_process()
     with joined() as processes, counting_bar(f"evaluating {known.name:<14}", shown=shown) as bar:
@@ -144,7 +144,7 @@ def sample_run(
         horizon=(horizon, 1),
         seed=(seed, 0),
     )
-    source = source or run.source
+    source = source or run.load_source(recipe=recipe, trust=trust)
     pair, _, _ = load_run(run, source=source, recipe=recipe, trust=trust)
     arrays = draw_run(
         run,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pyro_afslvm.data.dequantize import GaussianDequantization as GaussianDequantization
     from pyro_afslvm.data.dequantize import NoDequantization as NoDequantization
     from pyro_afslvm.data.dequantize import UniformDequantization as UniformDequantization
-    from pyro_afslvm.data.dequantize import choose_noise as choose_noise
     from pyro_afslvm.data.dequantize import dequantization as dequantization
     from pyro_afslvm.data.protocol import Protocol as Protocol
     from pyro_afslvm.data.protocol import check_ceiling as check_ceiling
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from pyro_afslvm.data.sequences import SequenceDataset as SequenceDataset
     from pyro_afslvm.data.sequences import StoredSequences as StoredSequences
     from pyro_afslvm.data.source import SequenceSource as SequenceSource
+    from pyro_afslvm.data.source import choose_dequantization as choose_dequantization
+    from pyro_afslvm.data.source import choose_noise as choose_noise
     from pyro_afslvm.data.splits import EmptySplitError as EmptySplitError
     from pyro_afslvm.data.splits import ShortSplitError as ShortSplitError
     from pyro_afslvm.data.splits import Split as Split
@@ -54,7 +55,8 @@ _HOME = {
     "UniformDequantization": "dequantize",
     "Videos": "videos.source",
     "check_ceiling": "protocol",
-    "choose_noise": "dequantize",
+    "choose_dequantization": "source",
+    "choose_noise": "source",
     "dequantization": "dequantize",
     "software_versions": "protocol",
     "source_from_config": "registry",

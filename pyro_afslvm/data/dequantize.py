@@ -1,34 +1,33 @@
-"""Noise that turns 8-bit pixels into real numbers, if any, and the units that go with it."""
+"""Dequantization of 8-bit pixels: what makes them real numbers, and the units that follow."""
 
 import abc
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pyro_afslvm.data.source import SequenceSource
-    from pyro_afslvm.data.splits import Noise
+DequantizationName = Literal["gaussian", "uniform", "none", "binary"]
 
 
 class Dequantization(abc.ABC):
-    """Noise added to data, so that a density of them has a meaning.
+    """Turns stored frames into real numbers of which a density has a meaning.
 
     Attributes:
         name: Short name, as it appears in results.
         formula: What x is made of, with data v, in words.
         unit: Unit of a reported value.
         ceiling: Largest nats per dimension, see :meth:`to_nats`, that any model can reach
-            in expectation: the negative entropy of the noise.
-        spread: Standard deviation of the noise's own log-density per value, in nats.
+            in expectation: the negative entropy of what is added.
+        spread: Standard deviation of its own log-density per value, in nats.
         log_levels: Nats per dimension between the units of the model and of the data:
             log 256 from [0, 1] to 8-bit units.
         data: What it is for, in words.
         whole_numbers: Whether that is 8-bit pixels.
     """
 
-    name: ClassVar["Noise"]
+    name: ClassVar[DequantizationName]
     formula: ClassVar[str]
     unit: ClassVar[str]
     ceiling: ClassVar[float]
@@ -39,27 +38,27 @@ class Dequantization(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """Real-valued frames in [0, 1] units, float32.
+        """Make real-valued frames in [0, 1] units, float32.
 
-        Arguments:
+        Args:
             frames: Pixels 0..255, uint8, any shape.
-            generator: Source of the noise, on the frames' device.
+            generator: Source of the random numbers, on the frames' device.
 
         Raises:
             ValueError: The frames are of another type.
         """
 
     def to_nats(self, log_prob_per_dim: float) -> float:
-        """Nats per dimension in the data's units, from those of the model's units."""
+        """Convert nats per dimension from the model's units to the data's."""
         return log_prob_per_dim - self.log_levels
 
     def to_report(self, log_prob_per_dim: float) -> float:
-        """The reported value of a log-density per dimension, nats, units of the model."""
+        """Convert a log-density per dimension, nats in the model's units, to the reported value."""
         return self.to_nats(log_prob_per_dim)
 
 
 class GaussianDequantization(Dequantization):
-    r"""The paper's noise, at test time too; reported in nats per dimension.
+    r"""The paper's Gaussian noise, at test time too; reported in nats per dimension.
 
     .. math:: x = v / 255 + \epsilon, \qquad \epsilon \sim N(0, (1/256)^2), \qquad
         \text{value} = \log p(x) / D - \log 256 \le -\tfrac12 \log 2 \pi e
@@ -79,14 +78,14 @@ class GaussianDequantization(Dequantization):
     spread = math.sqrt(0.5)
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """Real-valued frames; see :meth:`Dequantization.__call__`."""
+        """Make real-valued frames; see :meth:`Dequantization.__call__`."""
         import torch
 
         _check_pixels(frames)
-        noise = torch.randn(
+        eps = torch.randn(
             frames.shape, generator=generator, device=frames.device, dtype=torch.float32
         )
-        return frames.to(torch.float32) / 255 + noise / 256
+        return frames.to(torch.float32) / 255 + eps / 256
 
 
 class UniformDequantization(Dequantization):
@@ -112,18 +111,16 @@ class UniformDequantization(Dequantization):
     spread = 0.0
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """Real-valued frames; see :meth:`Dequantization.__call__`."""
+        """Make real-valued frames; see :meth:`Dequantization.__call__`."""
         import torch
 
         _check_pixels(frames)
-        noise = torch.rand(
-            frames.shape, generator=generator, device=frames.device, dtype=torch.float32
-        )
+        u = torch.rand(frames.shape, generator=generator, device=frames.device, dtype=torch.float32)
         # Shrunk by float32's step at 255, or v + u could round to v + 1.
-        return (frames.to(torch.float32) + noise * (1 - 2**-16)) / 256
+        return (frames.to(torch.float32) + u * (1 - 2**-16)) / 256
 
     def to_report(self, log_prob_per_dim: float) -> float:
-        """Bits per dimension, lower is better."""
+        """Convert to bits per dimension, lower is better."""
         return -self.to_nats(log_prob_per_dim) / math.log(2)
 
 
@@ -151,11 +148,13 @@ class NoDequantization(Dequantization):
     whole_numbers = False
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """The frames, float32; 8-bit ones are refused."""
+        """Return the frames as float32; 8-bit ones are refused."""
         import torch
 
         if not frames.is_floating_point():
-            raise ValueError(f"frames must be floating point without noise, got {frames.dtype}")
+            raise ValueError(
+                f"frames must be floating point without dequantization, got {frames.dtype}"
+            )
         return frames.to(torch.float32)
 
 
@@ -175,18 +174,18 @@ class BinaryPixels(Dequantization):
     whole_numbers = False
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
-        """The frames, float32; 8-bit ones are refused."""
+        """Return the frames as float32; 8-bit ones are refused."""
         return NoDequantization()(frames)
 
 
-NOISES: dict[str, type[Dequantization]] = {
-    noise.name: noise
-    for noise in (GaussianDequantization, UniformDequantization, NoDequantization, BinaryPixels)
+DEQUANTIZATIONS: dict[str, type[Dequantization]] = {
+    kind.name: kind
+    for kind in (GaussianDequantization, UniformDequantization, NoDequantization, BinaryPixels)
 }
 
 
 def dequantization(name: str) -> Dequantization:
-    """The dequantization of that name: ``"gaussian"``, ``"uniform"``, ``"none"``, ``"binary"``.
+    """Find a dequantization by its name: ``"gaussian"``, ``"uniform"``, ``"none"``, ``"binary"``.
 
     Raises:
         ValueError: There is none of that name.
@@ -195,32 +194,10 @@ def dequantization(name: str) -> Dequantization:
         >>> dequantization("gaussian").unit
         'nats/dim'
     """
-    if name not in NOISES:
-        known = ", ".join(map(repr, NOISES))
-        raise ValueError(f"unknown noise {name!r}: expected one of {known}")
-    return NOISES[name]()
-
-
-def choose_noise(asked: str | None, source: "SequenceSource") -> Dequantization:
-    """The noise that was asked for, or else the one that the source's data need.
-
-    Raises:
-        ValueError: It is of no use for these data, or there is none of that name.
-
-    Example:
-        >>> from pyro_afslvm.data import MovingDigits
-        >>> choose_noise("none", MovingDigits())
-        Traceback (most recent call last):
-        ValueError: noise 'none' is for real numbers, but moving_digits holds 8-bit ...
-    """
-    needed = dequantization(source.noise)
-    chosen = needed if asked is None else dequantization(asked)
-    if chosen.data != needed.data:
-        raise ValueError(
-            f"noise {chosen.name!r} is for {chosen.data}, but {source.name} holds {needed.data}: "
-            f"take {needed.name!r}"
-        )
-    return chosen
+    if name not in DEQUANTIZATIONS:
+        known = ", ".join(map(repr, DEQUANTIZATIONS))
+        raise ValueError(f"unknown dequantization {name!r}: expected one of {known}")
+    return DEQUANTIZATIONS[name]()
 
 
 def _check_pixels(frames: "Tensor") -> None:
@@ -228,3 +205,8 @@ def _check_pixels(frames: "Tensor") -> None:
 
     if frames.dtype != torch.uint8:
         raise ValueError(f"frames must be uint8 pixels 0..255, got {frames.dtype}")
+
+
+# The names of the release before.
+Noise = DequantizationName
+NOISES = DEQUANTIZATIONS

@@ -1,7 +1,13 @@
-"""Where the files of public data sets lie, and how they get there."""
+"""Finding the files of public data sets, and fetching them on request."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
+
+from pyro_afslvm.utils.files import locked
 
 Kind = Literal["public", "generated"]
 
@@ -39,9 +45,9 @@ BAIR_FOLDER = "softmotion30_44k"
 
 
 def locate(path: str | None, *, kind: Kind | None, download: bool) -> dict[str, Path]:
-    """Files of Moving MNIST by their names in :data:`PUBLIC`, :data:`IDX_TRAIN`, ...
+    """Find the files of Moving MNIST, by their names in :data:`PUBLIC`, :data:`IDX_TRAIN`, ...
 
-    Arguments:
+    Args:
         path: A file or a folder; ``None`` for this package's download cache.
         kind: What to look for; ``None`` for whichever is there.
         download: Fetch what is not there into the folder.
@@ -96,7 +102,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def cache() -> Path:
-    """This package's download cache."""
+    """The folder of this package's downloads."""
     import pooch
 
     return Path(pooch.os_cache("pyro_afslvm"))
@@ -105,10 +111,12 @@ def cache() -> Path:
 def _fetch(folder: Path, kind: Kind) -> None:
     from pyro_afslvm.data.download import download
 
-    for name in _names(kind):
-        if not _find(folder, name):  # never replace the user's file
-            address, known_hash = _REMOTE[name]
-            download(address, folder, known_hash)
+    # Never replace the user's file.
+    missing = [_REMOTE[name] for name in _names(kind) if not _find(folder, name)]
+    if missing:
+        with _draft(folder) as draft:
+            for address, known_hash in missing:
+                download(address, folder, known_hash, draft=draft)
 
 
 def fetch_kth(folder: Path) -> None:
@@ -119,6 +127,9 @@ def fetch_kth(folder: Path) -> None:
     stay. The archives' hashes are those that the vipy package has published; of ``00sequences.txt``
     none is known, the first download notes its own in ``00sequences.txt.sha256``.
 
+    Args:
+        folder: Where they go; made if need be.
+
     Raises:
         FileNotFoundError: A file could not be fetched; the message says what to do.
         ValueError: An archive is damaged or unsafe.
@@ -128,10 +139,13 @@ def fetch_kth(folder: Path) -> None:
     """
     from pyro_afslvm.data.download import download
 
-    for action, known_hash in KTH_ACTIONS.items():
-        if not (folder / action).exists():
-            _fetch_archive(f"{KTH}/{action}.zip", known_hash, folder / action, max_bytes=4 << 30)
-    download(f"{KTH}/00sequences.txt", folder, None)
+    sequences = "00sequences.txt"
+    if all((folder / name).exists() for name in (*KTH_ACTIONS, sequences)):
+        return
+    with _draft(folder) as draft:
+        for action, known_hash in KTH_ACTIONS.items():
+            _fetch_archive(f"{KTH}/{action}.zip", known_hash, folder / action, draft=draft)
+        download(f"{KTH}/{sequences}", folder, None, draft=draft)
 
 
 def fetch_bair(folder: Path) -> Path:
@@ -140,6 +154,9 @@ def fetch_bair(folder: Path) -> Path:
     A tar archive of 32 GB, which is removed when it is unpacked; it needs twice the space
     until then. An archive copied into the folder by hand is used and stays. The hash is that
     of the TensorFlow Datasets' list of checksums.
+
+    Args:
+        folder: Where it goes; made if need be.
 
     Raises:
         FileNotFoundError: It could not be fetched; the message says what to do.
@@ -150,19 +167,38 @@ def fetch_bair(folder: Path) -> Path:
     """
     target = folder / BAIR_FOLDER
     if not target.exists():
-        _fetch_archive(BAIR, BAIR_HASH, target, inner=BAIR_FOLDER, max_bytes=64 << 30)
+        with _draft(folder) as draft:
+            _fetch_archive(BAIR, BAIR_HASH, target, draft=draft, inner=BAIR_FOLDER)
     return target
 
 
 def _fetch_archive(
-    address: str, known_hash: str | None, target: Path, *, max_bytes: int, inner: str | None = None
+    address: str, known_hash: str | None, target: Path, *, draft: Path, inner: str = ""
 ) -> None:
     from pyro_afslvm.data.archives import unpack
     from pyro_afslvm.data.download import download
 
-    folder = target.parent
-    is_users = (folder / address.rsplit("/", 1)[-1]).exists()
-    archive = download(address, folder, known_hash)
-    unpack(archive, target, inner=inner, max_bytes=max_bytes)
+    if target.exists():  # perhaps by the process that held the lock
+        return
+    is_users = (target.parent / address.rsplit("/", 1)[-1]).exists()
+    archive = download(address, target.parent, known_hash, draft=draft)
+    with TemporaryDirectory(dir=draft) as unpacked:
+        unpack(archive, target, draft=Path(unpacked, "content"), inner=inner)
     if not is_users:
         archive.unlink()
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """Make a folder for what is not whole yet; other processes wait until it is gone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / ".partial"
+    with locked(folder) as alone:
+        if alone:  # what a killed process left behind
+            shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(exist_ok=True)
+        try:
+            yield draft
+        finally:
+            with suppress(OSError):  # where locks do not work, another process is at work in it
+                draft.rmdir()

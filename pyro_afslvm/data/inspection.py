@@ -1,13 +1,13 @@
-"""What a data set holds, and how much the last frame says of the next one, from a sample."""
+"""Inspection of a data set by a sample: what it holds, and how well copying a frame predicts."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_afslvm.data.dequantize import Dequantization, dequantization
+from pyro_afslvm.data.dequantize import Dequantization
 from pyro_afslvm.data.sequences import SequenceDataset, StoredSequences
-from pyro_afslvm.data.source import SequenceSource
+from pyro_afslvm.data.source import SequenceSource, choose_dequantization
 from pyro_afslvm.data.splits import SPLITS, EmptySplitError, ShortSplitError, Split
 from pyro_afslvm.utils.checks import check_minimum
 
@@ -20,7 +20,7 @@ _WEIGHTS = np.logspace(-4, 0, 17)  # of the mean variance in that of a single en
 
 
 class Stretch(NamedTuple):
-    """What one split holds.
+    """Contents of one split.
 
     Attributes:
         split: Its name.
@@ -54,11 +54,11 @@ class Baselines(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What was found.
+    """Findings of :func:`inspect_source`.
 
     Attributes:
         source: Where sequences come from.
-        noise: The dequantization that its data need.
+        dequantization: The one that its data need.
         num_frames: Frames of a crop, the last ten of which are scored.
         dtype: Of the values, as numpy calls it.
         low: Smallest value read.
@@ -70,7 +70,7 @@ class Inspection(NamedTuple):
     """
 
     source: SequenceSource
-    noise: Dequantization
+    dequantization: Dequantization
     num_frames: int
     dtype: str
     low: float
@@ -82,12 +82,12 @@ class Inspection(NamedTuple):
 
 
 class Sums:
-    """Sums over crops, from which all figures follow; memory is that of a few frames.
+    """Sums over crops, from which all metrics follow; memory is that of a few frames.
 
-    Values are those of the model: v/255 for 8-bit data, without the noise, whose variance
-    enters in expectation.
+    Values are those of the model: v/255 for 8-bit data, without the dequantization,
+    whose variance enters in expectation.
 
-    Arguments:
+    Args:
         origin: A frame; sums are of differences from it, or large values would lose digits.
     """
 
@@ -100,7 +100,7 @@ class Sums:
         self.low, self.high = zero + np.inf, zero - np.inf
 
     def add(self, x: Array) -> None:  # (T, *frame)
-        """Take in one crop."""
+        """Add one crop."""
         scored = x[-min(_SCORED, len(x) - 1) :] - self.origin
         self.low, self.high = np.minimum(self.low, x.min(0)), np.maximum(self.high, x.max(0))
         self.frames, self.pairs = self.frames + len(scored), self.pairs + len(scored) - 1
@@ -121,8 +121,8 @@ class Sums:
         spread: Array = self.square / self.frames - 2 * center * self.mean + center**2
         return spread.clip(min=0)
 
-    def correlation(self, noise_variance: float) -> float:
-        """Temporal correlation, Eq. 31, of the values with noise; NaN for constant ones.
+    def correlation(self, added_variance: float) -> float:
+        """Temporal correlation, Eq. 31, of the dequantized values; NaN for constant ones.
 
         See :func:`pyro_afslvm.metrics.temporal_correlation`.
         """
@@ -130,15 +130,15 @@ class Sums:
             return float("nan")
         mean = self.mean
         covariance = (self.product - mean * (self.earlier + self.later)) / self.pairs + mean**2
-        variance = self.spread(mean) + noise_variance
-        moving = (variance > 0) & ((self.low != self.high) | (noise_variance > 0))
+        variance = self.spread(mean) + added_variance
+        moving = (variance > 0) & ((self.low != self.high) | (added_variance > 0))
         return float((covariance[moving] / variance[moving]).mean()) if moving.any() else np.nan
 
 
 def inspect_source(source: SequenceSource, *, num_frames: int = 13, limit: int = 200) -> Inspection:
-    """Read a sample of each split and take its figures.
+    """Read a sample of each split and measure it.
 
-    Arguments:
+    Args:
         source: Where sequences come from.
         num_frames: Frames of a crop; less where training sequences are shorter.
         limit: Crops to read from each split, at most; fewer if they are large.
@@ -155,48 +155,52 @@ def inspect_source(source: SequenceSource, *, num_frames: int = 13, limit: int =
         True
     """
     check_minimum(num_frames=(num_frames, 2), limit=(limit, 2))
-    noise = dequantization(source.noise)
+    dequantization = choose_dequantization(None, source)
     longest = _lengths(source.dataset("train", num_frames=1))
     frames = num_frames if longest is None else min(num_frames, int(longest.max()))
     if frames < 2:
         raise ValueError(f"{source.name}: training sequences of one frame have no past")
     first = source.dataset("train", num_frames=frames).frames(0)
-    sample = _Sample(frames, limit, noise, _in_units(first, noise)[0])
+    sample = _Sample(frames, limit, dequantization, _in_units(first, dequantization)[0])
     read = [_read(source, split, sample) for split in SPLITS]
     sums = {stretch.split: found for stretch, found in read if stretch.read}
     scored_on = next(split for split in ("test", "validation", "train") if split in sums)
     held = sums.get("validation") if scored_on == "test" else None
     return Inspection(
         source=source,
-        noise=noise,
+        dequantization=dequantization,
         num_frames=frames,
         dtype=str(first.dtype),
-        low=_units(noise) * float(min(found.low.min() for found in sums.values())),
-        high=_units(noise) * float(max(found.high.max() for found in sums.values())),
+        low=_units(dequantization) * float(min(found.low.min() for found in sums.values())),
+        high=_units(dequantization) * float(max(found.high.max() for found in sums.values())),
         constant=int((sums["train"].low == sums["train"].high).sum()),
         stretches=tuple(stretch for stretch, _ in read),
-        baselines=baselines(sums["train"], held=held, scored=sums[scored_on], noise=noise),
+        baselines=baselines(
+            sums["train"], held=held, scored=sums[scored_on], dequantization=dequantization
+        ),
         scored_on=scored_on,
     )
 
 
-def baselines(train: Sums, *, held: Sums | None, scored: Sums, noise: Dequantization) -> Baselines:
-    r"""Closed-form models fitted on training, scored elsewhere.
+def baselines(
+    train: Sums, *, held: Sums | None, scored: Sums, dequantization: Dequantization
+) -> Baselines:
+    r"""Fit closed-form models on training crops and score them on others.
 
     The variance of a single entry is :math:`(1 - w) s_i^2 + w \bar s^2` with the mean over
     its channel, or else whatever never moved in training would be ruled out; w is fitted on
     held out crops. Entries of real numbers that never change are left out.
 
-    Arguments:
+    Args:
         train: Sums over training crops.
         held: Sums over the crops that choose w; ``None`` takes w = 0.1.
         scored: Sums over the crops to score.
-        noise: The dequantization; its variance enters in expectation.
+        dequantization: Its variance enters in expectation.
 
     Raises:
         ValueError: No entry ever changes.
     """
-    added = noise_variance(noise)
+    added = added_variance(dequantization)
     used = (train.jump > 0) & (train.spread(train.mean) > 0) | (added > 0)
     if not used.any():
         raise ValueError("the training sequences that were read are constant")
@@ -204,27 +208,27 @@ def baselines(train: Sums, *, held: Sums | None, scored: Sums, noise: Dequantiza
     spreads = [np.where(used, part.spread(train.mean) + added, np.nan) for part in parts]
     jumps = [np.where(used, part.jump / part.frames + 2 * added, np.nan) for part in parts]
     return Baselines(
-        static=noise.to_nats(_local_score(*spreads)),
-        copy=noise.to_nats(_score(_mixed(jumps[0], 1.0), jumps[1])),
-        copy_local=noise.to_nats(_local_score(*jumps)),
+        static=dequantization.to_nats(_local_score(*spreads)),
+        copy=dequantization.to_nats(_score(_mixed(jumps[0], 1.0), jumps[1])),
+        copy_local=dequantization.to_nats(_local_score(*jumps)),
     )
 
 
-def noise_variance(noise: Dequantization) -> float:
-    """Of the paper's noise for 8-bit data; real numbers have none."""
-    return 256**-2 if noise.whole_numbers else 0.0
+def added_variance(dequantization: Dequantization) -> float:
+    """Variance that dequantization adds: the paper's for 8-bit data, none for real numbers."""
+    return 256**-2 if dequantization.whole_numbers else 0.0
 
 
 class _Sample(NamedTuple):
-    """What to read of a split."""
+    """Choice of what is read of a split."""
 
     num_frames: int
     limit: int
-    noise: Dequantization
+    dequantization: Dequantization
     origin: Array
 
     def indices(self, split: Split, size: int) -> list[int]:
-        """Evenly spaced, as many as memory and patience allow."""
+        """Choose evenly spaced indices, as many as memory and patience allow."""
         most = min(self.limit, _BYTES // (self.num_frames * self.origin.nbytes))
         # Beyond an epoch, training crops are fresh ones.
         last = (max(size, most) if split == "train" else size) - 1
@@ -232,7 +236,7 @@ class _Sample(NamedTuple):
 
 
 def _read(source: SequenceSource, split: Split, sample: _Sample) -> tuple[Stretch, Sums]:
-    """A split, and the sums over what was read of it."""
+    """Read a split; the sums are over what was read of it."""
     sums, lengths = Sums(sample.origin), None
     try:
         lengths = _lengths(source.dataset(split, num_frames=1))
@@ -243,8 +247,8 @@ def _read(source: SequenceSource, split: Split, sample: _Sample) -> tuple[Stretc
         return Stretch(split, lengths, problem=f"too short for {sample.num_frames} frames"), sums
     chosen = sample.indices(split, len(data))
     for k in chosen:
-        sums.add(_in_units(data.frames(k), sample.noise))
-    correlation = sums.correlation(noise_variance(sample.noise))
+        sums.add(_in_units(data.frames(k), sample.dequantization))
+    correlation = sums.correlation(added_variance(sample.dequantization))
     return Stretch(split, lengths, len(data), len(chosen), correlation), sums
 
 
@@ -252,16 +256,16 @@ def _lengths(data: SequenceDataset) -> NDArray[np.int64] | None:
     return data.lengths if isinstance(data, StoredSequences) else None
 
 
-def _units(noise: Dequantization) -> int:
-    return 255 if noise.whole_numbers else 1
+def _units(dequantization: Dequantization) -> int:
+    return 255 if dequantization.whole_numbers else 1
 
 
-def _in_units(frames: NDArray[Any], noise: Dequantization) -> Array:
-    return frames.astype(np.float64) / _units(noise)
+def _in_units(frames: NDArray[Any], dequantization: Dequantization) -> Array:
+    return frames.astype(np.float64) / _units(dequantization)
 
 
 def _mixed(variance: Array, weight: float) -> Array:
-    """Variances drawn towards the mean of their channel; features are channels."""
+    """Draw variances towards the mean of their channel; features are channels."""
     mean = np.nanmean(variance, axis=(-2, -1), keepdims=True) if variance.ndim == 3 else variance
     return (1 - weight) * variance + weight * mean
 

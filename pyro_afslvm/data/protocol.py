@@ -1,4 +1,4 @@
-"""Dequantization, and what a reported number means."""
+"""Protocols of reported numbers, and the most that a number can be."""
 
 import json
 import math
@@ -17,7 +17,7 @@ _PACKAGES = ("pyro-afslvm", "torch", "pyro-ppl", "numpy", "lightning")
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on, as far as installed.
+    """Find the versions of Python and of the packages a result depends on, as far as installed.
 
     Example:
         >>> "torch" in software_versions()
@@ -34,17 +34,17 @@ def software_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a reported log-likelihood was measured; travels with every stored result.
+    """Record of how a reported log-likelihood was measured; travels with every stored result.
 
-    Arguments:
+    Args:
         data: Settings of the data set, from :meth:`SequenceSource.describe`.
         split: The split that was scored.
         context_frames: Frames given first and not scored.
         scored_frames: Frames scored after them.
-        noise: Name of the dequantization.
+        noise: Name of the dequantization, as it is called in stored results.
         num_samples: Posterior samples per sequence.
         bound: What was computed, such as ``"exact"`` or ``"ELBO"``.
-        seed: Seed of the noise and of the samples.
+        seed: Seed of the dequantization and of the samples.
         versions: Software versions, from :func:`software_versions`.
 
     Raises:
@@ -65,7 +65,7 @@ class Protocol:
     split: str
     context_frames: int
     scored_frames: int
-    noise: str
+    noise: str  # of the dequantization: stored results keep this key
     num_samples: int
     bound: str
     seed: int
@@ -88,12 +88,12 @@ class Protocol:
         object.__setattr__(self, "data", data)
 
     def to_json(self) -> str:
-        """The protocol as JSON text."""
+        """Write the protocol as JSON text."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Protocol":
-        """The protocol that :meth:`to_json` wrote.
+        """Read the protocol that :meth:`to_json` wrote.
 
         Raises:
             ValueError: The text is no JSON, or its fields are not a protocol's.
@@ -108,34 +108,45 @@ class Protocol:
         return cls(**values)
 
 
-def check_ceiling(nats_per_dim: float, *, noise: Dequantization, num_values: int) -> None:
-    r"""Checks that a result does not exceed what any model can reach.
+def check_ceiling(
+    nats_per_dim: float,
+    *,
+    num_values: int,
+    dequantization: Dequantization | None = None,
+    noise: Dequantization | None = None,
+) -> None:
+    r"""Check that a result does not exceed what any model can reach.
 
-    The noise q gives :math:`E[p(x) / q(x)] \le 1` for every density p, and for unbiased
-    estimates of it, so :math:`\log p` exceeds :math:`\log q` by 20 nats with probability
-    below :math:`e^{-20}`; :math:`\log q` itself fluctuates by ``noise.spread`` per value.
+    The density q of the dequantization gives :math:`E[p(x) / q(x)] \le 1` for every density p,
+    and for unbiased estimates of it, so :math:`\log p` exceeds :math:`\log q` by 20 nats with
+    probability below :math:`e^{-20}`; :math:`\log q` itself fluctuates by
+    ``dequantization.spread`` per value.
 
-    Arguments:
+    Args:
         nats_per_dim: The result, from :meth:`Dequantization.to_nats`.
-        noise: The dequantization of x.
-        num_values: Number of values it is the mean of, each with noise of its own.
+        num_values: Number of values it is the mean of, each dequantized by itself.
+        dequantization: Of x.
+        noise: The same, by its name of the release before.
 
     Raises:
         ValueError: The result is NaN, or above the ceiling by more than five standard
             errors.
 
     Example:
-        >>> check_ceiling(-1.3, noise=dequantization("gaussian"), num_values=10**6)
+        >>> check_ceiling(-1.3, dequantization=dequantization("gaussian"), num_values=10**6)
         Traceback (most recent call last):
         ValueError: -1.3000 nats/dim is above the negative entropy of the ...: a bug
     """
+    kind = dequantization or noise
+    if kind is None:
+        raise TypeError("check_ceiling() needs a dequantization")
     if math.isnan(nats_per_dim):
         raise ValueError("nats/dim is NaN: a bug or a diverged model")
-    if math.isinf(noise.ceiling) and nats_per_dim == math.inf:
+    if math.isinf(kind.ceiling) and nats_per_dim == math.inf:
         raise ValueError("nats/dim is infinite: the data repeat a value exactly, or a bug")
-    tolerance = 5 * noise.spread / math.sqrt(num_values) + 20 / num_values
-    if nats_per_dim > noise.ceiling + tolerance:
+    tolerance = 5 * kind.spread / math.sqrt(num_values) + 20 / num_values
+    if nats_per_dim > kind.ceiling + tolerance:
         raise ValueError(
             f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the dequantization "
-            f"noise, {noise.ceiling:.4f} ({noise.name}): a bug"
+            f"noise, {kind.ceiling:.4f} ({kind.name}): a bug"
         )

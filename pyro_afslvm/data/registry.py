@@ -1,21 +1,126 @@
-"""Which source reads what lies at a path."""
+"""Registry of sources, which finds them by name, by import path, or by what lies at a path.
 
+A source is any subclass of :class:`SequenceSource` that was defined: this library's, those
+that installed packages declare as entry points of the group ``pyro_afslvm.sources``, and
+those of a module or recipe of yours::
+
+    [project.entry-points."pyro_afslvm.sources"]
+    Traffic = "my_package.data:Traffic"
+"""
+
+import warnings
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pyro_afslvm.data.arrays.source import Arrays
+from pyro_afslvm.data.datasets.bair import BAIR
+from pyro_afslvm.data.datasets.binarized_mnist import BinarizedMNIST
+from pyro_afslvm.data.datasets.kth import KTH
+from pyro_afslvm.data.datasets.moving_digits import MovingDigits
+from pyro_afslvm.data.datasets.moving_mnist import MovingMNIST
 from pyro_afslvm.data.fetch import BAIR_FOLDER, IDX_TEST, IDX_TRAIN, PUBLIC
-from pyro_afslvm.data.source import SequenceSource
+from pyro_afslvm.data.source import REGISTERED, SequenceSource, import_path
+from pyro_afslvm.data.videos.source import Videos
 
-if TYPE_CHECKING:
-    pass
-
+GROUP = "pyro_afslvm.sources"
+SOURCES: tuple[type[SequenceSource], ...] = (
+    *(Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos),
+)
 
 _ARRAYS = (".npy", ".npz", ".nc", ".nc4", ".netcdf", ".cdf", ".h5")
 _DIGITS = (PUBLIC, IDX_TEST, IDX_TRAIN, f"{IDX_TEST}.gz", f"{IDX_TRAIN}.gz")
 
 
+class UnknownSourceError(ValueError):
+    """A stored run names a source that is not registered."""
+
+
+@lru_cache(maxsize=1)
+def load_installed() -> None:
+    """Import the sources of installed packages.
+
+    Warns:
+        UserWarning: One cannot be imported.
+    """
+    for point in entry_points(group=GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            warnings.warn(f"source {point.name} ({point.value}): {reason}", stacklevel=2)
+
+
+def find_source(name: str, *, trust: bool = False) -> type[SequenceSource]:
+    """Find a source by its name.
+
+    Args:
+        name: Name of the class, such as ``"MovingDigits"``, or its import path.
+        trust: Import the path if it is not registered, which executes its module.
+
+    Raises:
+        UnknownSourceError: There is none of that name, or more than one.
+
+    Example:
+        >>> find_source("MovingDigits").name
+        'moving_digits'
+    """
+    found = _registered(name)
+    if not found:
+        load_installed()
+        found = _registered(name)
+    if not found and trust and "." in name:
+        import_module(name.rpartition(".")[0])
+        found = _registered(name)
+    if len(found) > 1:
+        paths = " and ".join(map(import_path, found))
+        raise UnknownSourceError(f"there are several sources {name}: {paths}")
+    if not found:
+        what_to_do = "" if trust else ": import its module first, or give --trust to have it done"
+        raise UnknownSourceError(f"{name} is no source that is known here{what_to_do}")
+    return found[0]
+
+
+def _registered(name: str) -> list[type[SequenceSource]]:
+    for source in SOURCES:
+        if name == source.__name__:
+            return [source]
+    if name in REGISTERED:
+        return [REGISTERED[name]]
+    return [source for source in REGISTERED.values() if source.__name__ == name]
+
+
+def is_registered(name: str) -> bool:
+    """Check whether a source of that name, or import path, was defined here."""
+    return bool(_registered(name))
+
+
+def source_from_config(config: dict[str, Any], *, trust: bool = False) -> SequenceSource:
+    """Make a source again from its ``config()``.
+
+    Args:
+        config: Class and arguments; a class that is not of this library must be registered.
+        trust: Import the class otherwise, which executes its module.
+
+    Raises:
+        UnknownSourceError: The class is not registered.
+        ValueError: Its arguments do not fit.
+    """
+    name = str(config.get("class"))
+    try:
+        source = find_source(name, trust=trust)
+    except ImportError as error:
+        raise UnknownSourceError(f"source {name} of the run cannot be imported: {error}") from None
+    try:
+        return source(**config.get("arguments", {}))
+    except TypeError as error:
+        raise ValueError(f"settings of {name} are damaged: {error}") from None
+
+
 def guess_source(path: str) -> SequenceSource:
-    """The source for a file, a folder or a pattern, with its default settings.
+    """Choose the source for a file, a folder or a pattern, with its default settings.
 
     Array files and zarr folders, MNIST's digits, KTH Actions and BAIR robot pushing are known
     by their names; anything else is taken for videos.
@@ -28,8 +133,6 @@ def guess_source(path: str) -> SequenceSource:
         >>> guess_source("films/*.mp4").name
         'videos'
     """
-    from pyro_afslvm.data import BAIR, KTH, Arrays, MovingMNIST, Videos
-
     place = Path(path).expanduser()
     is_pattern = any(sign in path for sign in "*?[")
     if not place.exists() and not is_pattern:
@@ -53,22 +156,3 @@ def _holds(folder: Path, *names: str) -> bool:
 
 def _has_records(folder: Path) -> bool:
     return any(folder.glob("train/*.tfrecords")) or any(folder.glob("test/*.tfrecords"))
-
-
-def source_from_config(config: dict[str, Any]) -> SequenceSource:
-    """Make the source of which this is the ``config()``; sources of this library only.
-
-    Raises:
-        ValueError: It names something else.
-    """
-    import pyro_afslvm.data as data
-
-    name = config.get("class")
-    source = getattr(data, name) if isinstance(name, str) and name in data.__all__ else None
-    if not (isinstance(source, type) and issubclass(source, SequenceSource)):
-        raise ValueError(f"{name!r} is no source of sequences of this library: give --data")
-    try:
-        made: SequenceSource = source(**config.get("arguments", {}))
-    except TypeError as error:
-        raise ValueError(f"settings of {name} are damaged: {error}") from None
-    return made

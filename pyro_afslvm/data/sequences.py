@@ -44,7 +44,7 @@ class SequenceDataset(Dataset[Tensor], abc.ABC):
 
 
 def generator(seed: int, split: Split, k: int) -> np.random.Generator:
-    """Random numbers of sequence ``k`` alone.
+    """Make the random generator of sequence ``k`` alone.
 
     Example:
         >>> float(generator(0, "train", 5).random()) == float(generator(0, "train", 5).random())
@@ -56,7 +56,7 @@ def generator(seed: int, split: Split, k: int) -> np.random.Generator:
 class GeneratedSequences(SequenceDataset):
     """Sequences drawn on the fly: a fresh one for every training index.
 
-    Arguments:
+    Args:
         draw: Makes one sequence (T, C, H, W), uint8, from a random generator.
         size: Sequences in an epoch.
         seed: Seed of the whole set.
@@ -96,7 +96,7 @@ class StoredSequences(SequenceDataset):
     index k takes the sequence of its window from a random first frame. Sequences shorter
     than T are left out.
 
-    Arguments:
+    Args:
         load: ``load(i, first, last)`` gives frames first..last-1 of stored sequence i as
             an array (T, C, H, W) of uint8 or float32, or (T, D) of float32.
         lengths: Frames of each stored sequence.

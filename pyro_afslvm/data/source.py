@@ -1,20 +1,26 @@
-"""Where sequences come from: the settings of a data set, without its pixels."""
+"""Sources of sequences: the settings of a data set, without its pixels."""
 
 import abc
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from pyro_afslvm.data.dequantize import Dequantization, DequantizationName, dequantization
+from pyro_afslvm.data.splits import Split
 
 if TYPE_CHECKING:
     from typing import Self
 
     from pyro_afslvm.data.sequences import SequenceDataset
-from pyro_afslvm.data.splits import Noise, Split
+
+_LIBRARY = f"{__name__.partition('.')[0]}."
 
 
 class SequenceSource(abc.ABC):
-    """A place sequences come from; holds settings only, so that it is cheap to make.
+    """A data set's settings, from which its sequences are made; cheap to make.
 
     A subclass takes typed keyword-only arguments, from which the command line makes its
-    options.
+    options. Defining one registers it, your own too: the command line and stored runs then
+    find it by its name, see :mod:`pyro_afslvm.data.registry`.
 
     Attributes:
         name: Short name in snake case, as it appears in results.
@@ -22,6 +28,15 @@ class SequenceSource(abc.ABC):
 
     name: ClassVar[str]
     _arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        REGISTERED[import_path(cls)] = cls
+        if "noise" in vars(cls) and "dequantization" not in vars(cls):
+            warnings.warn(
+                f"{cls.__name__}.noise is called dequantization now", FutureWarning, stacklevel=2
+            )
+            cls.dequantization = vars(cls)["noise"]  # type: ignore[method-assign]
 
     def __new__(cls, **arguments: Any) -> "Self":
         """Note the arguments, so that a run can make the same source again."""
@@ -31,7 +46,9 @@ class SequenceSource(abc.ABC):
 
     def config(self) -> dict[str, Any]:
         """Class and arguments as JSON values, for :func:`source_from_config`."""
-        return {"class": type(self).__name__, "arguments": self._arguments}
+        source = type(self)
+        name = source.__name__ if source.__module__.startswith(_LIBRARY) else import_path(source)
+        return {"class": name, "arguments": self._arguments}
 
     @property
     @abc.abstractmethod
@@ -39,9 +56,14 @@ class SequenceSource(abc.ABC):
         """Shape of one frame, (C, H, W) or (D,)."""
 
     @property
-    def noise(self) -> Noise:
-        """Noise its data need by default: ``"gaussian"`` for uint8, ``"none"`` for floats."""
+    def dequantization(self) -> DequantizationName:
+        """Name of the dequantization its data need: ``"gaussian"`` by default, for uint8."""
         return "gaussian"
+
+    @property
+    def noise(self) -> DequantizationName:
+        """The same as :attr:`dequantization`, by its name of the release before."""
+        return self.dequantization
 
     @property
     def num_frames(self) -> int | None:
@@ -52,7 +74,7 @@ class SequenceSource(abc.ABC):
     def dataset(self, split: Split, *, num_frames: int) -> "SequenceDataset":
         """Sequences of one split.
 
-        Arguments:
+        Args:
             split: ``"train"``, ``"validation"`` or ``"test"``.
             num_frames: Length T of each sequence.
 
@@ -65,3 +87,36 @@ class SequenceSource(abc.ABC):
     @abc.abstractmethod
     def describe(self) -> dict[str, object]:
         """Settings as JSON values, for the protocol; the same on every machine."""
+
+
+REGISTERED: dict[str, type[SequenceSource]] = {}  # every source that was defined, by import path
+
+
+def import_path(source: type) -> str:
+    """Name a class by its module and its name there."""
+    return f"{source.__module__}.{source.__qualname__}"
+
+
+def choose_dequantization(asked: str | None, source: SequenceSource) -> Dequantization:
+    """Choose the dequantization that was asked for, or else the one that the data need.
+
+    Raises:
+        ValueError: It is of no use for these data, or there is none of that name.
+
+    Example:
+        >>> from pyro_afslvm.data import MovingDigits
+        >>> choose_dequantization("none", MovingDigits())
+        Traceback (most recent call last):
+        ValueError: dequantization 'none' is for real numbers, but moving_digits holds 8-bit ...
+    """
+    needed = dequantization(source.dequantization)
+    chosen = needed if asked is None else dequantization(asked)
+    if chosen.data != needed.data:
+        raise ValueError(
+            f"dequantization {chosen.name!r} is for {chosen.data}, but {source.name} holds "
+            f"{needed.data}: take {needed.name!r}"
+        )
+    return chosen
+
+
+choose_noise = choose_dequantization  # its name in the release before

@@ -1,12 +1,7 @@
-"""Names of splits, and why one may have no sequences."""
+"""The splits of a data set, and the errors of those that hold nothing."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    pass
-
-
-Noise = Literal["gaussian", "uniform", "none", "binary"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -20,7 +15,7 @@ class ShortSplitError(ValueError):
 
 
 def check_request(split: str, num_frames: int) -> None:
-    """Checks what :meth:`SequenceSource.dataset` was asked for.
+    """Check the arguments of :meth:`SequenceSource.dataset`.
 
     Raises:
         ValueError: The split is unknown or ``num_frames`` is not positive.

@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from pyro_afslvm.data.dequantize import (
-    NOISES,
+    DEQUANTIZATIONS,
     BinaryPixels,
     GaussianDequantization,
     UniformDequantization,
@@ -63,7 +63,7 @@ def tables(runs: Sequence[RunContents]) -> list[Table]:
 
 def nats_unit(protocol: dict[str, Any]) -> str:
     """Name the unit of a protocol's nats: of grey levels, data units, or binary pixels."""
-    found = NOISES.get(str(protocol.get("noise")))
+    found = DEQUANTIZATIONS.get(str(protocol.get("noise")))
     return found.unit if found is not None and not found.whole_numbers else EIGHT_BIT
 
 
@@ -178,7 +178,7 @@ def _sequences(run: RunContents) -> dict[str, Any]:
 
 def _value(key: str, value: Any) -> str:
     words = phrase(value)
-    known = NOISES.get(words) if key == "noise" else None
+    known = DEQUANTIZATIONS.get(words) if key == "noise" else None
     return words if known is None else f"{words}, x = {known.formula}"
 
 

@@ -61,7 +61,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def execute(path: Path, text: str) -> Recipe:
     """Make a recipe of its text; this runs it."""
-    module = types.ModuleType(f"recipe_{path.stem}_{digest(text)[:12]}")
+    module = types.ModuleType(f"recipe_{digest(text)[:12]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses and pickles look there
     try:

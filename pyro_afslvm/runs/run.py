@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_afslvm.data import SequenceSource, source_from_config
+from pyro_afslvm.data.registry import UnknownSourceError
 from pyro_afslvm.runs.checkpoint import FORMAT
 from pyro_afslvm.runs.contents import Array, read_curves, read_json, read_results
 from pyro_afslvm.runs.errors import RunError
@@ -120,12 +121,28 @@ class Run:
 
     @property
     def source(self) -> SequenceSource:
-        """The data the run was trained on.
+        """The data the run was trained on; see :meth:`load_source`."""
+        return self.load_source()
+
+    def load_source(
+        self, *, recipe: str | Path | None = None, trust: bool = False
+    ) -> SequenceSource:
+        """The data the run was trained on, of a source that its recipe may define.
+
+        Args:
+            recipe: a recipe of the user's own that must have the same text.
+            trust: execute the folder's recipe, and import the source, whoever wrote them.
 
         Raises:
-            ValueError: if it is not a source of this library.
+            RecipeError: if only the recipe can define it, and that is not one the user has here.
+            ValueError: if the source is not registered, unless trusted.
         """
-        return source_from_config(self.read_settings().get("source", {}))
+        config = self.read_settings().get("source", {})
+        try:
+            return source_from_config(config)
+        except UnknownSourceError:
+            self.recipe(given=recipe, trust=trust)
+            return source_from_config(config, trust=trust)
 
     def check_resumable(
         self, recipe: Recipe, settings: TrainSettings, source: SequenceSource

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from pyro_afslvm.data.splits import Noise
+from pyro_afslvm.data.dequantize import Noise
 
 FREE_TO_CHANGE = (
     "steps",

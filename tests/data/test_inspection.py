@@ -5,17 +5,15 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
-import zarr
 from PIL import Image
 
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.cli.inspect import inspection_text, write_sheet
 from pyro_afslvm.cli.main import main
-from pyro_afslvm.data import BAIR, KTH, Arrays, MovingDigits, MovingMNIST, Videos, dequantization
+from pyro_afslvm.data import BAIR, KTH, Arrays, MovingDigits, dequantization
 from pyro_afslvm.data.inspection import Sums, baselines, inspect_source
 from pyro_afslvm.data.registry import guess_source
 from pyro_afslvm.evaluation.evaluate import likelihood
@@ -24,9 +22,9 @@ from pyro_afslvm.plots import to_png
 from pyro_afslvm.plots.contact import contact_sheet
 from pyro_afslvm.transforms import LastFrame
 from tests.cli.test_cli import refused
-from tests.data.test_bair import framed, trajectory
-from tests.data.test_decoding import scene, write_video
-from tests.data.test_kth import add_video, write_sequences
+from tests.support.kth import add_video, write_sequences
+from tests.support.tfrecords import framed, trajectory
+from tests.support.videos import scene, write_video
 
 GAUSSIAN, NONE = dequantization("gaussian"), dequantization("none")
 
@@ -104,8 +102,12 @@ def test_still_frames_reach_the_ceiling() -> None:
 def test_what_never_moved_in_training_is_not_ruled_out() -> None:
     train, held, test = (pixels(9, seed=i) / 255 for i in range(3))
     train[..., :3] = 0.5
-    fitted = baselines(sums_of(train), held=sums_of(held), scored=sums_of(test), noise=GAUSSIAN)
-    alone = baselines(sums_of(train), held=sums_of(train), scored=sums_of(test), noise=GAUSSIAN)
+    fitted = baselines(
+        sums_of(train), held=sums_of(held), scored=sums_of(test), dequantization=GAUSSIAN
+    )
+    alone = baselines(
+        sums_of(train), held=sums_of(train), scored=sums_of(test), dequantization=GAUSSIAN
+    )
     assert fitted.static > -8
     assert fitted.copy_local > -6
     assert alone.static < fitted.static - 1
@@ -132,19 +134,19 @@ def test_vectors_against_normal_densities() -> None:
 def test_real_numbers_that_stay_are_left_out() -> None:
     x = np.stack([walk(12, 2, seed=i) for i in range(5)])
     x[:, :, 1] = 3.0
-    both = baselines(sums_of(x), held=None, scored=sums_of(x), noise=NONE)
-    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), noise=NONE)
+    both = baselines(sums_of(x), held=None, scored=sums_of(x), dequantization=NONE)
+    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), dequantization=NONE)
     assert both == pytest.approx(one)
     with pytest.raises(ValueError, match="constant"):
-        baselines(sums_of(x[..., 1:]), held=None, scored=sums_of(x[..., 1:]), noise=NONE)
+        baselines(sums_of(x[..., 1:]), held=None, scored=sums_of(x[..., 1:]), dequantization=NONE)
 
 
 def test_what_moves_before_the_scored_frames_alone() -> None:
     x = np.stack([walk(12, 2, seed=i) for i in range(5)])
     x[:, 2:, 1] = 3.0
     assert sums_of(x).correlation(0.0) == pytest.approx(sums_of(x[..., :1]).correlation(0.0))
-    both = baselines(sums_of(x), held=None, scored=sums_of(x), noise=NONE)
-    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), noise=NONE)
+    both = baselines(sums_of(x), held=None, scored=sums_of(x), dequantization=NONE)
+    one = baselines(sums_of(x[..., :1]), held=None, scored=sums_of(x[..., :1]), dequantization=NONE)
     assert both == pytest.approx(one)
 
 
@@ -192,45 +194,6 @@ def test_advice() -> None:
     assert "vector_slvm_af1" in pages[1]
     assert "ceiling" not in pages[1]  # real numbers have none
     assert "-1.419" in inspection_text(inspect_source(MovingDigits(size=16), limit=4))
-
-
-# ---- guesses ----
-
-
-def make(folder: Path, *names: str) -> Path:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    return folder
-
-
-def test_guesses(tmp_path: Path) -> None:
-    zarr.create_array(tmp_path / "x.zarr", shape=(2, 3), chunks=(2, 3), dtype="f4")
-    with h5py.File(tmp_path / "x.nc", "w"):
-        pass
-    np.save(tmp_path / "x.npy", np.zeros(3))
-    cases = {
-        tmp_path / "x.zarr": Arrays,
-        tmp_path / "x.nc": Arrays,
-        tmp_path / "x.npy": Arrays,
-        make(tmp_path / "kth", "00sequences.txt", "walking/person01_walking_d1_uncomp.avi"): KTH,
-        make(tmp_path / "up", "softmotion30_44k/train/traj_0_to_9.tfrecords"): BAIR,
-        tmp_path / "up" / "softmotion30_44k": BAIR,
-        make(tmp_path / "robot", "test/traj_0_to_9.tfrecords"): BAIR,
-        make(tmp_path / "digits", "t10k-images-idx3-ubyte.gz"): MovingMNIST,
-        tmp_path / "digits" / "t10k-images-idx3-ubyte.gz": MovingMNIST,
-        make(tmp_path / "public", "mnist_test_seq.npy") / "mnist_test_seq.npy": MovingMNIST,
-        make(tmp_path / "films", "a.avi", "b.mp4"): Videos,
-        tmp_path / "films" / "a.avi": Videos,
-        tmp_path / "films" / "*.mp4": Videos,
-    }
-    for path, expected in cases.items():
-        assert type(guess_source(str(path))) is expected, path
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        guess_source(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="folder that holds train and test"):
-        guess_source(str(tmp_path / "up" / "softmotion30_44k/train/traj_0_to_9.tfrecords"))
 
 
 # ---- pictures ----

@@ -1,29 +1,24 @@
-"""Dequantization, ceilings and protocols: what a reported number means."""
+"""Ceilings and protocols: what a reported number means."""
 
 import json
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
 
 from pyro_afslvm.data import (
-    Arrays,
     Dequantization,
     GaussianDequantization,
-    MovingDigits,
     NoDequantization,
     Protocol,
     UniformDequantization,
     check_ceiling,
-    choose_noise,
-    dequantization,
     software_versions,
 )
 
-NOISES = [GaussianDequantization(), UniformDequantization()]
+GAUSSIAN, UNIFORM = GaussianDequantization(), UniformDequantization()
 PIXELS = torch.arange(256, dtype=torch.uint8).repeat(400)
 
 
@@ -42,132 +37,65 @@ def protocol(**changes: Any) -> Protocol:
     return Protocol(**(fields | changes))
 
 
-def test_gaussian_noise() -> None:
-    x = GaussianDequantization()(PIXELS)
-    noise = (x - PIXELS / 255) * 256
-    assert abs(float(noise.mean())) < 0.02
-    assert abs(float(noise.std()) - 1) < 0.02
-
-
-def test_uniform_noise_stays_in_its_pixel() -> None:
-    x = UniformDequantization()(PIXELS)
-    assert torch.equal((256 * x).floor(), PIXELS.float())
-    u = 256 * x - PIXELS
-    assert abs(float(u.mean()) - 0.5) < 0.005
-    assert abs(float(u.var()) - 1 / 12) < 0.002
-
-
-def test_uniform_noise_at_its_largest_stays_in_its_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = 1 - 2.0**-24
-    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, largest))
-    x = UniformDequantization()(PIXELS)
-    assert torch.equal((256 * x).floor(), PIXELS.float())
-
-
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.name)
-def test_noise_is_float32_and_follows_its_generator(noise: Dequantization, float64: None) -> None:
-    def draw() -> torch.Tensor:
-        return noise(PIXELS.view(2, -1), generator=torch.Generator().manual_seed(3))
-
-    assert draw().dtype == torch.float32
-    assert draw().shape == (2, len(PIXELS) // 2)
-    assert torch.equal(draw(), draw())
-    assert not torch.equal(noise(PIXELS), noise(PIXELS))
-
-
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.name)
-def test_noise_takes_pixels_only(noise: Dequantization) -> None:
-    with pytest.raises(ValueError, match=r"frames must be uint8 pixels 0..255, got torch.float32"):
-        noise(torch.rand(3))
-
-
-def test_units() -> None:
-    gaussian, uniform = NOISES
-    assert gaussian.to_report(2.0) == pytest.approx(2 - math.log(256))
-    assert uniform.to_report(2.0) == pytest.approx((math.log(256) - 2) / math.log(2))
-    assert uniform.to_report(0.0) == pytest.approx(8)  # a uniform density: 8 bits a pixel
-    assert gaussian.to_nats(2.0) == uniform.to_nats(2.0) == gaussian.to_report(2.0)
-    none = NoDequantization()
-    assert none.to_report(2.0) == none.to_nats(2.0) == 2.0
-    assert len({noise.unit for noise in (*NOISES, none)}) == 3
-
-
-def test_without_noise_real_numbers_stay_as_they_are() -> None:
-    x = torch.tensor([0.0, -300.0, 1e-3], dtype=torch.float64)
-    assert torch.equal(NoDequantization()(x), x.float())
-    with pytest.raises(ValueError, match=r"floating point without noise, got torch\.uint8"):
-        NoDequantization()(PIXELS)
+# ---- ceilings ----
 
 
 def test_a_density_of_real_numbers_has_no_ceiling_but_is_finite() -> None:
-    check_ceiling(1000.0, noise=NoDequantization(), num_values=10)
+    check_ceiling(1000.0, dequantization=NoDequantization(), num_values=10)
     for value in (math.inf, math.nan):
         with pytest.raises(ValueError, match="nats/dim is"):
-            check_ceiling(value, noise=NoDequantization(), num_values=10)
-
-
-def test_noise_follows_the_data_unless_it_is_asked_for() -> None:
-    pictures = MovingDigits(size=16)
-    numbers = Arrays.from_array(np.random.default_rng(0).normal(size=(50, 2)))
-    assert choose_noise(None, pictures).name == "gaussian"
-    assert choose_noise("uniform", pictures).name == "uniform"
-    assert choose_noise(None, numbers).name == "none"
-    with pytest.raises(ValueError, match="'none' is for real numbers, but moving_digits holds"):
-        choose_noise("none", pictures)
-    for name in ("gaussian", "uniform"):
-        with pytest.raises(ValueError, match=f"'{name}' is for 8-bit pixels, but arrays holds"):
-            choose_noise(name, numbers)
+            check_ceiling(value, dequantization=NoDequantization(), num_values=10)
 
 
 def test_the_best_model_reaches_the_ceiling_and_passes() -> None:
-    """A model that knows every pixel, scored on its noise: no better is possible."""
-    noise = GaussianDequantization()
+    """A model that knows every pixel, scored on what is added to it: no better is possible."""
     for seed in range(20):
-        x = noise(PIXELS, generator=torch.Generator().manual_seed(seed))
+        x = GAUSSIAN(PIXELS, generator=torch.Generator().manual_seed(seed))
         log_prob = float(Normal(PIXELS.double() / 255, 1 / 256).log_prob(x.double()).sum())
-        value = noise.to_nats(log_prob / len(PIXELS))
-        assert abs(value - noise.ceiling) < 5 * math.sqrt(0.5 / len(PIXELS))
-        check_ceiling(value, noise=noise, num_values=len(PIXELS))
+        value = GAUSSIAN.to_nats(log_prob / len(PIXELS))
+        assert abs(value - GAUSSIAN.ceiling) < 5 * math.sqrt(0.5 / len(PIXELS))
+        check_ceiling(value, dequantization=GAUSSIAN, num_values=len(PIXELS))
 
 
-def test_the_best_model_under_uniform_noise() -> None:
-    assert UniformDequantization().ceiling == 0
-    assert UniformDequantization().to_report(math.log(256)) == 0
+def test_the_best_model_of_discrete_pixels() -> None:
+    assert UNIFORM.ceiling == 0
+    assert UNIFORM.to_report(math.log(256)) == 0
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.name)
-def test_above_the_ceiling_is_a_bug(noise: Dequantization) -> None:
-    check_ceiling(noise.ceiling, noise=noise, num_values=10**6)
-    check_ceiling(-5.0, noise=noise, num_values=10**6)
-    check_ceiling(-math.inf, noise=noise, num_values=10**6)
-    for value in (noise.ceiling + 0.01, math.inf):
+@pytest.mark.parametrize("kind", [GAUSSIAN, UNIFORM], ids=lambda kind: kind.name)
+def test_above_the_ceiling_is_a_bug(kind: Dequantization) -> None:
+    check_ceiling(kind.ceiling, dequantization=kind, num_values=10**6)
+    check_ceiling(-5.0, dequantization=kind, num_values=10**6)
+    check_ceiling(-math.inf, dequantization=kind, num_values=10**6)
+    for value in (kind.ceiling + 0.01, math.inf):
         with pytest.raises(ValueError, match="negative entropy of the dequantization noise"):
-            check_ceiling(value, noise=noise, num_values=10**6)
+            check_ceiling(value, dequantization=kind, num_values=10**6)
     with pytest.raises(ValueError, match="NaN"):
-        check_ceiling(math.nan, noise=noise, num_values=10**6)
+        check_ceiling(math.nan, dequantization=kind, num_values=10**6)
 
 
 def test_a_wrong_jacobian_is_caught() -> None:
-    """8-bit units forgotten, or a density of narrower noise than was added."""
-    noise = GaussianDequantization()
-    with pytest.raises(ValueError, match="a bug"):
-        check_ceiling(noise.ceiling + math.log(256), noise=noise, num_values=1000)
-    with pytest.raises(ValueError, match="a bug"):
-        check_ceiling(noise.ceiling + math.log(2), noise=noise, num_values=1000)
+    """8-bit units forgotten, or a density of something narrower than was added."""
+    for gain in (math.log(256), math.log(2)):
+        with pytest.raises(ValueError, match="a bug"):
+            check_ceiling(GAUSSIAN.ceiling + gain, dequantization=GAUSSIAN, num_values=1000)
 
 
 def test_few_values_may_fluctuate() -> None:
-    noise = GaussianDequantization()
-    check_ceiling(noise.ceiling + 0.04, noise=noise, num_values=10_000 // 2)
+    check_ceiling(GAUSSIAN.ceiling + 0.04, dequantization=GAUSSIAN, num_values=10_000 // 2)
     with pytest.raises(ValueError, match="a bug"):
-        check_ceiling(noise.ceiling + 0.04, noise=noise, num_values=100_000)
+        check_ceiling(GAUSSIAN.ceiling + 0.04, dequantization=GAUSSIAN, num_values=100_000)
 
 
-def test_names() -> None:
-    for noise in (*NOISES, NoDequantization()):
-        assert type(dequantization(noise.name)) is type(noise)
-    with pytest.raises(ValueError, match="unknown noise 'pink': expected one of 'gaussian', 'uni"):
-        dequantization("pink")
+def test_the_keyword_of_the_release_before() -> None:
+    check_ceiling(GAUSSIAN.ceiling, noise=GAUSSIAN, num_values=1000)
+    with pytest.raises(ValueError, match="a bug"):
+        check_ceiling(0.0, noise=GAUSSIAN, num_values=1000)
+    with pytest.raises(TypeError, match="dequantization"):
+        check_ceiling(0.0, num_values=1000)
+
+
+# ---- protocols ----
 
 
 def test_protocol_survives_json() -> None:
@@ -180,7 +108,7 @@ def test_protocol_survives_json() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"noise": "pink"}, "unknown noise 'pink'"),
+        ({"noise": "pink"}, "unknown dequantization 'pink'"),
         ({"split": "dev"}, "unknown split 'dev'"),
         ({"context_frames": -1}, "context_frames must be an integer of at least 0"),
         ({"scored_frames": 0}, "scored_frames must be an integer of at least 1"),

@@ -14,8 +14,9 @@ from inference import iaf_table, table1
 from pyro_afslvm.cli import main as cli
 from pyro_afslvm.cli.workflow import evaluate_run, report_runs, sample_run, train_run
 from pyro_afslvm.data import BinarizedMNIST, MovingDigits
-from pyro_afslvm.data.dequantize import choose_noise, dequantization
+from pyro_afslvm.data.dequantize import dequantization
 from pyro_afslvm.data.fetch import IDX_TEST
+from pyro_afslvm.data.source import choose_dequantization
 from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.runs.recipe import load_recipe
 from pyro_afslvm.runs.run import Run
@@ -259,15 +260,15 @@ def test_table1_refuses_in_one_line(
 # what images need of the rest -----------------------------------------------------------
 
 
-def test_binary_noise() -> None:
-    noise = dequantization("binary")
+def test_binary_pixels() -> None:
+    binary = dequantization("binary")
     x = torch.tensor([0.0, 1.0])
-    assert torch.equal(noise(x), x)
-    assert (noise.ceiling, noise.to_report(-0.25)) == (0.0, -0.25)
+    assert torch.equal(binary(x), x)
+    assert (binary.ceiling, binary.to_report(-0.25)) == (0.0, -0.25)
     with pytest.raises(ValueError, match="is for real numbers, but binarized_mnist holds binary"):
-        choose_noise("none", BinarizedMNIST())
+        choose_dequantization("none", BinarizedMNIST())
     with pytest.raises(ValueError, match="is for binary pixels, but moving_digits holds 8-bit"):
-        choose_noise("binary", MovingDigits())
+        choose_dequantization("binary", MovingDigits())
 
 
 def test_crops_are_no_longer_than_the_data() -> None:

@@ -169,8 +169,8 @@ def test_metrics_by_hand() -> None:
         log_likelihood=torch.tensor([20.0, 42.0]).double(),
         kl=torch.tensor([10.0, 12.0]).double(),
     )
-    noise = dequantization("gaussian")
-    metrics = bounds.metrics(found, first, noise=noise, dims=10)
+    gaussian = dequantization("gaussian")
+    metrics = bounds.metrics(found, first, dequantization=gaussian, dims=10)
     per_dim = metrics["nats_per_dim"]["elbo"]
     assert per_dim == pytest.approx({"mean": 2.0 - math.log(256), "error": 1.0})
     assert metrics["nats_per_sequence"]["kl"] == pytest.approx({"mean": 11.0, "error": 1.0})

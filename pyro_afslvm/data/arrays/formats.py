@@ -1,7 +1,5 @@
-"""Readers of stored images and sequences; a damaged file ends in one clear line."""
+"""Opening of array files of any format; a damaged one ends in one clear line."""
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +9,11 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
-_UINT8 = 0x08  # idx code of unsigned bytes
-
 
 class StoredArray(NamedTuple):
     """An array that is read piece by piece.
 
-    Arguments:
+    Args:
         values: The array, indexed by tuples of integers and slices; has a shape and a dtype.
         dims: Names of its dimensions; ``None`` where the file has none.
         lengths: Frames of each sequence that count; ``None`` where all do.
@@ -31,9 +27,9 @@ class StoredArray(NamedTuple):
 def open_array(
     path: Path, *, variable: str | None = None, lengths: str | None = None
 ) -> StoredArray:
-    """An array of an npy, npz or netCDF file or a zarr folder; nothing is ever unpickled.
+    """Open an array of an npy, npz or netCDF file or a zarr folder; nothing is ever unpickled.
 
-    Arguments:
+    Args:
         path: The file or folder.
         variable: Which array, where there are several.
         lengths: Array of the sequences' lengths; ``"lengths"`` by default, where it is there.
@@ -46,7 +42,7 @@ def open_array(
         raise FileNotFoundError(f"{path}: there is no such file")
     kind = "zarr" if path.is_dir() else path.suffix.lower()
     if kind == ".npy":
-        return StoredArray(_open_npy(path))
+        return StoredArray(open_npy(path))
     readers = {".npz": _npz, "zarr": _zarr, **dict.fromkeys(_NETCDF, _netcdf)}
     if kind not in readers:
         raise ValueError(f"{path}: expected a .npy, .npz or .nc file or a zarr folder")
@@ -62,7 +58,7 @@ _NETCDF = (".nc", ".nc4", ".netcdf", ".cdf", ".h5")
 
 
 class _Missing(ValueError):
-    """The file is fine, but what was asked for is not in it."""
+    """A sound file lacks the array that was asked for."""
 
 
 class _Member(NamedTuple):
@@ -123,9 +119,13 @@ def _listed(names: Sequence[str] | dict[str, _Member]) -> str:
     return ", ".join(names) or "nothing"
 
 
-def _open_npy(path: Path) -> Any:
-    try:
-        # Maps or fails: it never unpickles.
+def open_npy(path: Path) -> Any:
+    """Map an npy file.
+
+    Raises:
+        ValueError: It is no complete npy file.
+    """
+    try:  # maps or fails: it never unpickles
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, TypeError, SyntaxError, EOFError, OverflowError) as error:
         raise ValueError(f"{path}: expected a complete npy file: {_reason(error)}") from error
@@ -133,13 +133,3 @@ def _open_npy(path: Path) -> Any:
 
 def _reason(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _content(path: Path) -> bytes:
-    content = path.read_bytes()
-    if path.suffix != ".gz":
-        return content
-    try:
-        return gzip.decompress(content)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: expected a complete gzip file: {error}") from error

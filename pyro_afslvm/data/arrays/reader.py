@@ -1,4 +1,4 @@
-"""Which dimension of an array is which, reading its sequences, and what they hold."""
+"""Reading of the sequences in a stored array, and a scan of what they hold."""
 
 import hashlib
 import math
@@ -38,7 +38,7 @@ class ArrayReader:
     The file is opened when it is first needed, in each process anew; a pickle holds the
     way to it, not its content.
 
-    Arguments:
+    Args:
         where: What to call the data in messages.
         opener: Opens the array.
     """
@@ -60,11 +60,11 @@ class ArrayReader:
 
     @property
     def is_8bit(self) -> bool:
-        """Whether values are uint8; otherwise they are floating point."""
+        """True for uint8, False for floating point."""
         return bool(self.dtype == np.uint8)
 
     def read(self, i: int, first: int, last: int) -> Values:  # -> (T, *frame_shape)
-        """Frames first..last-1 of sequence i, in an array of its own."""
+        """Read frames first..last-1 of sequence i into an array of its own."""
         places: dict[str, int | slice] = {"sequence": i, "time": slice(first, last)}
         index = tuple(places.get(name, slice(None)) for name in self.dims)
         piece = np.array(self._stored().values[index])
@@ -82,7 +82,7 @@ class ArrayReader:
 
 
 def dimensions(names: Sequence[str] | None, rank: int, where: str) -> tuple[str, ...]:
-    """What each dimension is, by its name, or else by how many there are.
+    """Name the dimensions of an array, by their own names or else by how many there are.
 
     One unknown name beside those of sequences and time is taken for the features'.
 
@@ -115,7 +115,7 @@ def dimensions(names: Sequence[str] | None, rank: int, where: str) -> tuple[str,
 
 
 class Contents(NamedTuple):
-    """What a scan of all values finds."""
+    """Results of a scan of all values."""
 
     digest: str  # SHA-256 of type, shape, lengths and values
     mean: Values  # over the training split, (D,) or (C, 1, 1)
@@ -126,7 +126,7 @@ class Contents(NamedTuple):
 def scan(reader: ArrayReader, train: Sequence[tuple[int, int, int]]) -> Contents:
     """Read everything once: hash all values, and check real numbers and take their moments.
 
-    Arguments:
+    Args:
         reader: Of the sequences.
         train: Sequence, first frame and number of frames of the parts for training.
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from pyro_afslvm.data.arrays.formats import StoredArray, open_array
 from pyro_afslvm.data.arrays.reader import ArrayReader, Contents, scan
+from pyro_afslvm.data.dequantize import DequantizationName
 from pyro_afslvm.data.source import SequenceSource
-from pyro_afslvm.data.splits import SPLITS, EmptySplitError, Noise, Split, check_request
+from pyro_afslvm.data.splits import SPLITS, EmptySplitError, Split, check_request
 from pyro_afslvm.utils.checks import check_minimum
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _ENOUGH = 10  # sequences, from which on a split takes whole ones
 
 
 class Part(NamedTuple):
-    """Frames first, ..., first + length - 1 of a stored sequence."""
+    """A stretch of a stored sequence: frames first, ..., first + length - 1."""
 
     sequence: int
     first: int
@@ -44,7 +45,7 @@ class Arrays(SequenceSource):
     time, first training, then validation, then test, with ``gap`` unused frames between. No
     frame is in two splits.
 
-    Arguments:
+    Args:
         path: The file or zarr folder.
         variable: Which array, where there are several.
         lengths: Name of the array (sequence,) that says how many frames of each sequence
@@ -92,9 +93,9 @@ class Arrays(SequenceSource):
 
     @classmethod
     def from_array(cls, values: Any, *, lengths: Any = None, **settings: Any) -> "Arrays":
-        """Sequences of a numpy array or an ``xarray.DataArray`` in memory.
+        """Make a source of a numpy array or an ``xarray.DataArray`` in memory.
 
-        Arguments:
+        Args:
             values: The array; an ``xarray.DataArray`` brings names of its dimensions.
             lengths: How many frames of each sequence count, (sequence,).
             settings: As for the class, but for ``path`` and ``variable``.
@@ -112,7 +113,7 @@ class Arrays(SequenceSource):
         return self._reader.frame_shape
 
     @property
-    def noise(self) -> Noise:
+    def dequantization(self) -> DequantizationName:
         """``"gaussian"`` for uint8, ``"none"`` for floating point."""
         return "gaussian" if self._reader.is_8bit else "none"
 
@@ -186,7 +187,7 @@ class Arrays(SequenceSource):
         return contents
 
     def _warn(self, found: Contents) -> None:
-        """Say what would make training, or the numbers that come of it, worth little."""
+        """Warn of values with which training, or the numbers that come of it, is worth little."""
         where, low, high = self._reader.where, float(found.scale.min()), float(found.scale.max())
         if found.step:
             warnings.warn(
@@ -220,7 +221,7 @@ class Arrays(SequenceSource):
 
 
 def _borders(count: int, validation: float, test: float, gap: int) -> dict[Split, tuple[int, int]]:
-    """First and, exclusive, last of each split of ``count`` in a row, ``gap`` apart.
+    """Cut ``count`` in a row into splits ``gap`` apart: first and, exclusive, last of each.
 
     Example:
         >>> _borders(100, 0.1, 0.2, 5)

@@ -26,7 +26,7 @@ _NAMES = [f"{i}/image_aux1/encoded" for i in range(_FRAMES)]
 
 
 class Place(NamedTuple):
-    """Where a trajectory lies: its file, and its record there."""
+    """Place of a trajectory: its file, and its record there."""
 
     path: Path
     number: int
@@ -41,7 +41,7 @@ class BAIR(SequenceSource):
     The last ``validation_size`` trajectories of ``train`` are for validation. Needs the
     extra ``bair``.
 
-    Arguments:
+    Args:
         path: The folder ``softmotion30_44k`` or the one that holds it; ``None`` for this
             package's download cache.
         size: Height and width of a frame in pixels; below 64 by area averaging.
@@ -156,7 +156,7 @@ class BAIR(SequenceSource):
 
 
 def _places(folder: Path) -> list[Place]:
-    """All records of a folder, in the order of their trajectories' numbers."""
+    """Index all records of a folder, in the order of their trajectories' numbers."""
     numbered = {}
     for path in folder.glob("traj_*.tfrecords"):
         if found := re.fullmatch(r"traj_(\d+)_to_(\d+)", path.stem):

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_afslvm.data.datasets.mnist_files import read_idx_images
+from pyro_afslvm.data.dequantize import DequantizationName
 from pyro_afslvm.data.fetch import IDX_TEST, IDX_TRAIN, locate
 from pyro_afslvm.data.source import SequenceSource
-from pyro_afslvm.data.splits import Noise, Split, check_request
+from pyro_afslvm.data.splits import Split, check_request
 from pyro_afslvm.utils.checks import check_minimum
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class BinarizedMNIST(SequenceSource):
     With both idx files ``t10k-images`` is for test; with one, its last tenth. The last
     ``validation_size`` of the remaining images are for validation.
 
-    Arguments:
+    Args:
         path: Folder of the idx files, or the only one of them; ``None`` for this package's
             download cache.
         validation_size: Images for validation; the training set has the others.
@@ -67,13 +68,13 @@ class BinarizedMNIST(SequenceSource):
         return (1, 28, 28)
 
     @property
-    def noise(self) -> Noise:
-        """None: binary pixels have probabilities, not densities."""
+    def dequantization(self) -> DequantizationName:
+        """``"binary"``: such pixels have probabilities, not densities."""
         return "binary"
 
     @property
     def num_frames(self) -> int:
-        """An image is a sequence of one frame."""
+        """Always 1: an image is a sequence of one frame."""
         return 1
 
     def dataset(self, split: Split, *, num_frames: int = 1) -> "SequenceDataset":
@@ -146,7 +147,7 @@ def _grey(i: int, start: int, stop: int, *, digits: Images, **_: object) -> Imag
 
 
 def _drawn(images: NDArray[Any], rng: np.random.Generator | None) -> NDArray[np.float32]:
-    """Ones with the grey values as probabilities."""
+    """Draw pixels 0 and 1, with the grey values as probabilities of a 1."""
     assert rng is not None  # there are random numbers for every training index
     return (255 * rng.random(images.shape, dtype=np.float32) < images).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Bouncing pictures: the motion of Moving MNIST, and resizing of its digits."""
+"""Bouncing pictures: the motion of Moving MNIST."""
 
 import math
 
@@ -11,7 +11,7 @@ Images = NDArray[np.uint8]
 def bounce(
     rng: np.random.Generator, *, num_steps: int, num_objects: int, limit: int, step: float = 0.1
 ) -> NDArray[np.int64]:  # -> (T, K, 2)
-    r"""Positions of objects that move straight and bounce off the borders.
+    r"""Draw positions of objects that move straight and bounce off the borders.
 
     .. math:: p_t = \mathrm{clip}(p_{t-1} + s v_{t-1}, 0, 1), \qquad
         v_t = -v_{t-1} \text{ at a border, else } v_{t-1}
@@ -19,7 +19,7 @@ def bounce(
     per coordinate, with :math:`p_0` uniform in the unit square and :math:`v_0` a uniform
     direction; :math:`\lfloor` limit :math:`p_t \rfloor` is returned for t = 1..T.
 
-    Arguments:
+    Args:
         rng: Source of the starting positions and directions.
         num_steps: Number of positions T.
         num_objects: Number of objects K.
@@ -67,9 +67,9 @@ def moving_pictures(
     num_frames: int,
     step: float = 0.1,
 ) -> Images:  # (N, D, D) -> (T, H, W)
-    """Random pictures moving over a black square canvas, pixelwise maximum where they overlap.
+    """Move random pictures over a black square canvas, pixelwise maximum where they overlap.
 
-    Arguments:
+    Args:
         rng: Source of the choice of pictures and of :func:`bounce`.
         pictures: Square pictures to choose from, (N, D, D).
         size: Height and width of the canvas, at least D.

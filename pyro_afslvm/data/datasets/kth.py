@@ -28,7 +28,7 @@ _RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
 
 
 class Recording(NamedTuple):
-    """A video by its line in ``00sequences.txt``.
+    """A line of ``00sequences.txt``: a video and its sequences.
 
     Attributes:
         name: Such as ``person01_boxing_d1``.
@@ -44,14 +44,16 @@ class Recording(NamedTuple):
 
 
 class KTH(PreparedSource):
-    """KTH Actions: ``<action>/personNN_<action>_dK_uncomp.avi`` and ``00sequences.txt``.
+    """Grey videos of 25 persons who do six actions, as KTH Actions is distributed.
+
+    Reads ``<action>/personNN_<action>_dK_uncomp.avi`` and ``00sequences.txt``.
 
     Each range of frames in ``00sequences.txt`` is a sequence. Subjects 11 to 18 are for
     training; 19, 20, 21, 23, 24, 25, 1 and 4 for validation; 22, 2, 3 and 5 to 10 for test.
     Of the release, one video is missing and another one breaks off; both are known, and
     reported.
 
-    Arguments:
+    Args:
         path: The folder with ``00sequences.txt`` and a folder for each action; ``None`` for
             this package's download cache.
         size: Height and width of a frame in pixels.
@@ -114,7 +116,7 @@ class KTH(PreparedSource):
 
     @property
     def where(self) -> str:
-        """What to call the data in messages."""
+        """Name of the data in messages."""
         return str(self.root)
 
     def files(self) -> list[Path]:
@@ -150,7 +152,7 @@ class KTH(PreparedSource):
             raise ValueError(f"{file.path}: {last} frames in {SEQUENCES}, but it has {end}")
 
     def keeps_truncated(self, path: Path) -> bool:
-        """Whether the release itself has this video truncated."""
+        """True for the video that the release itself has truncated."""
         return _name(path) == TRUNCATED
 
     def notes(self, files: list[PreparedFile]) -> list[str]:
@@ -185,7 +187,7 @@ class KTH(PreparedSource):
 
 
 def read_sequences(path: Path) -> list[Recording]:
-    """The lines of ``00sequences.txt`` that name a video; one that is missing has no ranges.
+    """Read the lines of ``00sequences.txt`` that name a video; a missing one has no ranges.
 
     Raises:
         FileNotFoundError: There is no such file.

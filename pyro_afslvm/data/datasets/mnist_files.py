@@ -1,17 +1,21 @@
-"""The files of MNIST and Moving MNIST."""
+"""Reading of the files of MNIST and Moving MNIST."""
 
+import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from pyro_afslvm.data.arrays.formats import _UINT8, Pixels, _content, _open_npy
+from pyro_afslvm.data.arrays.formats import Pixels, open_npy
+
+_UINT8 = 0x08  # idx code of unsigned bytes
 
 
 def read_idx_images(path: Path) -> Pixels:  # -> (N, H, W)
-    """Images of an idx file: big-endian header (0, 0, 8, 3, N, H, W), then the bytes.
+    """Read the images of an idx file: big-endian header (0, 0, 8, 3, N, H, W), then the bytes.
 
-    Arguments:
+    Args:
         path: The file, compressed if its name ends in ``.gz``.
 
     Raises:
@@ -39,13 +43,13 @@ def read_idx_images(path: Path) -> Pixels:  # -> (N, H, W)
 
 
 def open_sequences(path: Path) -> Pixels:  # -> (T, N, 64, 64)
-    """Sequences of an npy file in the layout of ``mnist_test_seq.npy``, memory-mapped.
+    """Map an npy file in the layout of ``mnist_test_seq.npy``.
 
     Raises:
         ValueError: The file is no npy file of shape (T, N, 64, 64) and type uint8, or is
             shorter than its header says.
     """
-    sequences = _open_npy(path)
+    sequences = open_npy(path)
     shape, dtype = sequences.shape, sequences.dtype
     if dtype != np.uint8 or len(shape) != 4 or shape[2:] != (64, 64) or min(shape) == 0:
         raise ValueError(
@@ -53,3 +57,13 @@ def open_sequences(path: Path) -> Pixels:  # -> (T, N, 64, 64)
         )
     pixels: Pixels = sequences
     return pixels
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.suffix != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: expected a complete gzip file: {error}") from error

@@ -38,7 +38,7 @@ class MovingDigits(SequenceSource):
     65 %: the left of ``china.jpg`` for training, its right for validation, ``flower.jpg``
     for test.
 
-    Arguments:
+    Args:
         size: Height and width of a frame in pixels.
         num_digits: Digits in a sequence.
         background: ``"photo"`` for photographs, ``None`` for black.
@@ -133,7 +133,7 @@ class MovingDigits(SequenceSource):
 
 @lru_cache(maxsize=16)
 def digit_images(split: Split, digit_size: int) -> Pixels:  # -> (N, D, D)
-    """The split's digit images, upscaled.
+    """Upscale the digit images of a split.
 
     Example:
         >>> [len(digit_images(split, 14)) for split in ("train", "validation", "test")]
@@ -149,7 +149,7 @@ def digit_images(split: Split, digit_size: int) -> Pixels:  # -> (N, D, D)
 
 @lru_cache(maxsize=6)
 def photograph(split: Split, channels: Literal[1, 3]) -> Pixels:  # -> (C, H, W)
-    """The split's part of a sample photograph, darkened, in RGB or as its luma.
+    """Cut and darken a split's part of a sample photograph, in RGB or as its luma.
 
     Example:
         >>> photograph("validation", 3).shape

@@ -36,7 +36,7 @@ class MovingMNIST(SequenceSource):
     digits of ``t10k-images`` are for test; with one, its last tenth. The last tenth of what
     remains is for validation. No digit image is in two splits.
 
-    Arguments:
+    Args:
         path: The file itself, or the folder that holds it; ``None`` for this package's
             download cache.
         kind: ``"public"`` or ``"generated"``; ``None`` for what is found in ``path``, and
@@ -162,7 +162,7 @@ class MovingMNIST(SequenceSource):
 
 
 def mnist_digits(files: dict[str, Path], split: Split, digit_size: int) -> Pixels:
-    """The split's digit images, (N, D, D), from one or both idx files.
+    """Read the digit images of a split, (N, D, D), from one or both idx files.
 
     Raises:
         ValueError: A file is damaged, or holds something else than 28x28 images.
@@ -202,7 +202,7 @@ def _load(i: int, start: int, stop: int, *, path: Path, first: int, size: int) -
 
 
 def _stored_part(split: Split, count: int, sizes: dict[str, int | None]) -> tuple[int, int]:
-    """First sequence and number of sequences of a split of the public file."""
+    """Find a split in the public file: its first sequence, and how many it has."""
     held_out = sizes["validation"] or 0
     border = count - count // 10
     there = {"train": border - held_out, "validation": held_out, "test": count // 10}

@@ -35,7 +35,7 @@ def cubic_weights(old: int, new: int) -> NDArray[np.float64]:  # -> (new, old)
 
 
 def resize(images: NDArray[np.uint8], weights: NDArray[np.float64]) -> Images:
-    """Square images (*B, old, old) resized by the same weights (new, old) along both axes.
+    """Resize square images (*B, old, old) by the same weights (new, old) along both axes.
 
     Example:
         >>> resize(np.full((1, 4, 4), 7, dtype=np.uint8), area_weights(4, 2)).tolist()

@@ -1,4 +1,4 @@
-"""TFRecord files of ``tf.train.Example``, read without TensorFlow, checksums checked."""
+"""Reading of TFRecord files of ``tf.train.Example`` without TensorFlow, checksums checked."""
 
 import struct
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 
 
 class Record(NamedTuple):
-    """Where a record's data lie in a file, and their masked CRC as stored."""
+    """Place of a record's data in a file, and their masked CRC as stored."""
 
     offset: int
     length: int
@@ -33,7 +33,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def index_records(path: Path) -> list[Record]:
-    """Places of all records of a file; reads their headers only.
+    """Find all records of a file; reads their headers only.
 
     Raises:
         ValueError: A header is damaged or the file is cut short; names file and record.
@@ -61,9 +61,9 @@ def index_records(path: Path) -> list[Record]:
 
 
 def read_record(path: Path, record: Record, *, number: int) -> bytes:
-    """Data of one record.
+    """Read the data of one record.
 
-    Arguments:
+    Args:
         path: The file.
         record: Where the data lie.
         number: Of the record in the file, from 0, for messages.
@@ -80,7 +80,7 @@ def read_record(path: Path, record: Record, *, number: int) -> bytes:
 
 
 def read_features(path: Path, record: Record, names: Sequence[str], *, number: int) -> list[bytes]:
-    """The named features of one record, each of a single string of bytes.
+    """Read the named features of one record, each of a single string of bytes.
 
     Raises:
         ValueError: The record is damaged, is no ``tf.train.Example``, or lacks a feature.
@@ -107,7 +107,7 @@ def _damaged(path: Path, number: int, reason: str) -> ValueError:
 
 @lru_cache(maxsize=1)
 def _example_type() -> Any:
-    """The message type ``tf.train.Example``, with features that hold bytes.
+    """Make the message type ``tf.train.Example``, with features that hold bytes.
 
     Features of numbers are left out: they are skipped as unknown fields.
     """

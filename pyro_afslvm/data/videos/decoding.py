@@ -28,13 +28,13 @@ _BATCH_PIXELS = 1 << 19  # so that frames are still in the processor's cache whe
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """How frames of a video become frames of a data set.
+    """Settings that turn frames of a video into frames of a data set.
 
     Frames are upright: turned as the file says, which phones do by a flag. By default height
     and width are scaled by one factor, so that the shorter side becomes ``size``; pixels are
     averaged over area.
 
-    Arguments:
+    Args:
         size: Height and width in pixels that must remain for a square crop.
         color: ``"grey"`` or ``"rgb"``.
         shrink: Divide height and width by this number instead.
@@ -66,11 +66,11 @@ class Framing:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for RGB."""
+        """Number of channels: 1 for grey, 3 for RGB."""
         return 1 if self.color == "grey" else 3
 
     def resolution(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after scaling.
+        """Scale a height and width.
 
         Raises:
             ValueError: The video is too small.
@@ -95,7 +95,7 @@ class Framing:
 
 
 class VideoHeader(NamedTuple):
-    """What a video says of itself: frames (0 where it does not say), height, width as stored."""
+    """Header of a video: frames (0 where it does not say), height and width as stored."""
 
     frames: int
     height: int
@@ -103,7 +103,7 @@ class VideoHeader(NamedTuple):
 
 
 def read_header(path: Path) -> VideoHeader:
-    """Header of a video file.
+    """Read the header of a video file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -123,9 +123,9 @@ def read_frames(
     last: int | None = None,
     allow_truncated: bool = False,
 ) -> Iterator[Pixels]:  # of (C, H, W)
-    """Frames of a video, decoded as they are asked for; memory does not grow with the video.
+    """Decode the frames of a video as they are asked for; memory does not grow with the video.
 
-    Arguments:
+    Args:
         path: The file.
         framing: Colour, scale and stride.
         first: First frame of the file that counts.
@@ -243,7 +243,7 @@ def _converter(framing: Framing) -> "Callable[[av.VideoFrame, tuple[int, int]], 
 
 
 def _turns(frame: "av.VideoFrame") -> int:
-    """Quarter turns to the left that set a frame upright."""
+    """Count the quarter turns to the left that set a frame upright."""
     return round(frame.rotation / 90) % 4
 
 

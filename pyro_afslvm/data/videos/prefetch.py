@@ -1,7 +1,7 @@
-"""Work that runs ahead of its use, in a thread."""
+"""Running a generator ahead of its use, in a thread."""
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Final, TypeVar
@@ -10,14 +10,14 @@ Item = TypeVar("Item")
 
 
 class _End:
-    """After the last item."""
+    """Marks the end, after the last item."""
 
 
 _END: Final = _End()
 
 
-def ahead(items: Generator[Item, None, None], *, depth: int = 2) -> Iterator[Item]:
-    """The same items, of which ``depth`` are made in advance by another thread.
+def ahead(items: Generator[Item, None, None], *, depth: int = 2) -> Generator[Item, None, None]:
+    """Yield the same items, of which ``depth`` are made in advance by another thread.
 
     An error comes out where its item would have come; closing this closes ``items``.
 

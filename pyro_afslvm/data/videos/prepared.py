@@ -13,8 +13,8 @@ import numpy as np
 from pyro_afslvm.data.source import SequenceSource
 from pyro_afslvm.data.splits import Split, check_request
 from pyro_afslvm.data.videos.decoding import Framing, read_frames, read_header
-from pyro_afslvm.data.videos.shards import Pixels
 from pyro_afslvm.data.videos.store import (
+    Pixels,
     StoredFrames,
     content_hash,
     default_store,
@@ -44,7 +44,7 @@ class PreparedFile(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What was prepared.
+    """Result of preparing a source.
 
     Attributes:
         folder: The store.
@@ -88,7 +88,7 @@ class PreparedSource(SequenceSource):
 
     @property
     def where(self) -> str:
-        """What to call the data in messages."""
+        """Name of the data in messages."""
         return self.name
 
     @abc.abstractmethod
@@ -104,20 +104,20 @@ class PreparedSource(SequenceSource):
         """The sequences of a split."""
 
     def notes(self, files: list[PreparedFile]) -> list[str]:
-        """What a user should know of these files, a line each."""
+        """Remarks on these files that a user should read, a line each."""
         return []
 
     def check(self, file: PreparedFile) -> None:
         """Refuse what this source cannot use, by a ``ValueError``."""
 
     def keeps_truncated(self, path: Path) -> bool:
-        """Whether to use what a damaged file holds before it breaks off."""
+        """True to use what a damaged file holds before it breaks off."""
         return False
 
     def prepare(self, progress: Progress | None = None) -> Prepared:
         """Decode what is not in the store yet, going on from where another try stopped.
 
-        Arguments:
+        Args:
             progress: Called with the bytes of source files that are done, and with all.
 
         Raises:
@@ -164,7 +164,7 @@ class PreparedSource(SequenceSource):
         )
 
     def prepared(self) -> Prepared:
-        """What was prepared, preparing it now if need be.
+        """Return what was prepared, preparing it now if need be.
 
         Warns:
             UserWarning: Files were left out.
@@ -178,7 +178,7 @@ class PreparedSource(SequenceSource):
         return self._prepared
 
     def content(self) -> str:
-        """One hash of all files that are used, whatever their names."""
+        """Hash of all files that are used, whatever their names."""
         hashes = sorted(file.content for file in self.prepared().files)
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
@@ -234,7 +234,7 @@ class _Steps:
 def crop(
     frames: "Values", rng: np.random.Generator | None, *, size: int, at_random: bool = False
 ) -> "Values":  # (T, C, H, W) -> (T, C, size, size)
-    """A square of the frames: the centre, or one drawn from ``rng`` for the whole sequence.
+    """Cut a square out of the frames: the centre, or one drawn for the whole sequence.
 
     Example:
         >>> crop(np.arange(16).reshape(1, 1, 4, 4), None, size=2).tolist()

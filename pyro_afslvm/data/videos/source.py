@@ -1,4 +1,4 @@
-"""Your own videos: a file, a folder or a glob."""
+"""Source of your own videos: a file, a folder or a pattern."""
 
 import glob
 from pathlib import Path
@@ -18,14 +18,14 @@ SUFFIXES = (
 
 
 class Videos(PreparedSource):
-    """Videos of yours, decoded once into a store.
+    """Sequences of your own videos, decoded once into a store.
 
     From three files on each file is in one split, drawn by ``seed``. One or two files are
     split by time: the first frames of each for training, then a gap, validation, another
     gap, test. No frame is in two splits, whatever ``stride`` and ``crop`` are, and a file
     that is there twice is used once.
 
-    Arguments:
+    Args:
         path: A file, a folder, of which every video in it or below is used, or a pattern
             such as ``"films/*.mp4"``.
         size: Height and width of a frame in pixels.
@@ -93,11 +93,11 @@ class Videos(PreparedSource):
 
     @property
     def where(self) -> str:
-        """What to call the data in messages."""
+        """Name of the data in messages."""
         return self.path
 
     def files(self) -> list[Path]:
-        """The videos, sorted.
+        """List the videos, sorted.
 
         Raises:
             FileNotFoundError: There are none.
@@ -142,7 +142,7 @@ class Videos(PreparedSource):
         return count >= 3 if self.split_by is None else self.split_by == "file"
 
     def _drawn(self, files: tuple[PreparedFile, ...], split: Split) -> list[PreparedFile]:
-        """The files of a split: the same whatever the files are called."""
+        """Draw the files of a split: the same whatever the files are called."""
         held = [_share(part, len(files)) for part in (self.validation_part, self.test_part)]
         held[0] = min(held[0], max(len(files) - 1 - held[1], 0))  # one is for training
         sizes = {"train": len(files) - sum(held), "validation": held[0], "test": held[1]}
@@ -153,7 +153,7 @@ class Videos(PreparedSource):
         return [file for file in files if ranked[file.content] in mine]
 
     def _period(self, file: PreparedFile, split: Split) -> Part | None:
-        """The time of a file that belongs to a split, if there is any."""
+        """Find the time of a file that belongs to a split, if there is any."""
         shares = {"validation": self.validation_part, "test": self.test_part}
         gaps = self.gap * sum(share > 0 for share in shares.values())
         count = file.frames.shape[0] - gaps

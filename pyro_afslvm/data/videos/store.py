@@ -5,39 +5,42 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+import zlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pyro_afslvm.data.videos.shards import Pixels, ShardWriter
+from pyro_afslvm.data.videos.prefetch import ahead
+from pyro_afslvm.utils.files import locked
 
 if TYPE_CHECKING:
-    import zarr
+    import h5py
 
-FORMAT = 2  # of the store; another one is never read as this one
-CHUNK = 16  # frames that are decompressed together: a crop of 13 touches two chunks at most
-_SHARD_BYTES, _SHARD_CHUNKS = 1 << 24, 8  # in one file at most, before compression
+Pixels = NDArray[np.uint8]
+
+FORMAT = 3  # of the store; another one is never read as this one
+CHUNK = 8  # frames that are compressed together: a crop of 13 touches three chunks at most
+_LEVEL = 1  # of zlib: more takes much longer and saves little
 
 
 def default_store() -> Path:
-    """Folder for prepared data where the user names none."""
+    """Name the folder for prepared data where the user names none."""
     import pooch
 
     return Path(pooch.os_cache("pyro_afslvm")) / "prepared"
 
 
 def store_key(content: str, settings: Mapping[str, object]) -> str:
-    """Name of what is made from this content with these settings.
+    """Name what is made from this content with these settings.
 
-    Arguments:
+    Args:
         content: Hash of the source file.
         settings: JSON values.
 
@@ -53,55 +56,54 @@ def store_key(content: str, settings: Mapping[str, object]) -> str:
 class StoredFrames:
     """Prepared frames of one source file; holds a path only, so that it pickles.
 
-    Arguments:
-        path: The zarr array, (T, C, H, W) of uint8.
+    Args:
+        path: The HDF5 file, with ``frames`` (T, C, H, W) of uint8.
     """
 
     path: Path
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(T, C, H, W); see :meth:`read` for errors."""
+        """Shape of all frames, (T, C, H, W); see :meth:`read` for errors."""
         return tuple(_opened(str(self.path)).shape)
 
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        return _content_bytes(self.path)
+        return self.path.stat().st_size
 
     def read(self, first: int, last: int) -> Pixels:  # -> (last - first, C, H, W)
-        """Frames first..last-1; nothing else is read.
+        """Read frames first..last-1 and nothing else.
 
         Raises:
-            ValueError: Files of the store are missing or damaged.
+            ValueError: The file is missing or damaged.
         """
-        array = _opened(str(self.path))
+        frames = _opened(str(self.path))
         try:
-            frames: Any = array[first:last]
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{self.path}: damaged, delete this folder: {error}") from None
-        return np.asarray(frames, dtype=np.uint8)
+            return np.asarray(frames[first:last], dtype=np.uint8)
+        except (OSError, RuntimeError) as error:
+            raise _damaged(self.path, error) from None
 
 
-@lru_cache(maxsize=2048)
-def _opened(path: str) -> "zarr.Array[Any]":
-    import zarr
+@lru_cache(maxsize=128)  # files that are open at once
+def _opened(path: str) -> "h5py.Dataset":
+    import h5py
 
-    array = zarr.open_array(path, mode="r")
-    there, written = _content_bytes(Path(path)), array.attrs.get("bytes")
-    if there != written:  # zarr would read what is missing as black
-        raise ValueError(f"{path}: {there} bytes of frames, not {written}: delete this folder")
-    return array
+    try:
+        # Crops lie anywhere: a cache of chunks would cost memory for nothing.
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=0)["frames"]
+    except (OSError, KeyError, RuntimeError) as error:
+        raise _damaged(path, error) from None
 
 
-def _content_bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path / "c").rglob("*") if file.is_file())
+def _damaged(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: damaged, delete this file: {' '.join(str(error).split())}")
 
 
 def stored(folder: Path, key: str) -> StoredFrames | None:
-    """What was prepared under this key, if anything was."""
-    path = folder / f"{key}.zarr"
-    return StoredFrames(path) if path.is_dir() else None
+    """Find what was prepared under this key, if anything was."""
+    path = folder / f"{key}.h5"
+    return StoredFrames(path) if path.is_file() else None
 
 
 def store_frames(
@@ -114,7 +116,7 @@ def store_frames(
 ) -> StoredFrames:
     """Write frames under a key unless they are there; a killed process leaves nothing usable.
 
-    Arguments:
+    Args:
         folder: The store; made if need be.
         key: From :func:`store_key`.
         frames: Gives the frames, (C, H, W) of uint8 each and at least one; called only if
@@ -124,34 +126,29 @@ def store_frames(
 
     Raises:
         OSError: They cannot be written; nothing of them is left.
-        RuntimeError: zarr is not installed.
     """
     found = stored(folder, key)
     if found:
         return found
-    if find_spec("zarr") is None:
-        raise RuntimeError("a store needs zarr: pip install 'pyro-afslvm[zarr]'")
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as alone:
+    with locked(folder) as alone:
         found = stored(folder, key)  # by the process that held the lock
         if found:
             return found
         for left_behind in folder.glob("*.partial") if alone else ():  # by a killed process
-            shutil.rmtree(left_behind, ignore_errors=True)
+            left_behind.unlink(missing_ok=True)
         return _write(folder, key, iter(frames()), about, expected)
 
 
 def _write(
     folder: Path, key: str, frames: Iterator[Pixels], about: Mapping[str, Any], expected: int
 ) -> StoredFrames:
-    partial, final = folder / f"{key}.{os.getpid()}.partial", folder / f"{key}.zarr"
+    partial, final = folder / f"{key}.{os.getpid()}.partial", folder / f"{key}.h5"
     head = next(frames)
     try:
         _fill(partial, head, frames, about)
-        os.rename(partial, final)
+        os.replace(partial, final)
     except OSError as error:
-        if stored(folder, key):  # where locks do not work, another process was faster
-            return StoredFrames(final)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = shutil.disk_usage(folder).free
@@ -160,45 +157,48 @@ def _write(
             f"{head.nbytes * max(expected, CHUNK)} bytes, {free} are free"
         ) from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.unlink(missing_ok=True)
     return StoredFrames(final)
 
 
 def _fill(path: Path, head: Pixels, frames: Iterator[Pixels], about: Mapping[str, Any]) -> None:
-    chunks = max(1, min(_SHARD_BYTES // (CHUNK * head.nbytes), _SHARD_CHUNKS))
-    writer = ShardWriter(path, head.shape, chunk=CHUNK, chunks=chunks)
-    try:
-        # A chunk is compressed and written while the frames of the next one are made.
-        with ThreadPoolExecutor(1) as pool:
-            block, written = [head, *islice(frames, CHUNK - 1)], None
-            while block:
-                if written:
-                    written.result()
-                written = pool.submit(writer.add, block)
-                block = list(islice(frames, CHUNK))
-            if written:
-                written.result()
-        writer.close(about)
-    finally:
-        writer.abandon()
+    import h5py
+
+    # The latest format has checksums of all but the chunks, and zlib has one in each of them.
+    with h5py.File(path, "w", libver="latest", locking=False) as file:
+        file.attrs["about"] = json.dumps(about)
+        data = file.create_dataset(
+            "frames",
+            shape=(0, *head.shape),
+            maxshape=(None, *head.shape),
+            chunks=(CHUNK, *head.shape),
+            dtype=np.uint8,
+            compression="gzip",
+            compression_opts=_LEVEL,
+        )
+        with closing(ahead(_chunks(chain([head], frames)))) as chunks:
+            for chunk in chunks:
+                _append(data, chunk)
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Whether no other process writes here now; the system lets go when a process dies."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            import fcntl
+def _chunks(frames: Iterator[Pixels]) -> Generator[list[Pixels], None, None]:
+    while chunk := list(islice(frames, CHUNK)):
+        yield chunk
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # no such locks here: renaming decides who was first
-            yield False
-        else:
-            yield True
+
+def _append(data: "h5py.Dataset", frames: list[Pixels]) -> None:
+    """Add a chunk, of which only the last one may lack frames."""
+    first = len(data)
+    full = np.zeros(data.chunks, np.uint8)
+    np.stack(frames, out=full[: len(frames)])
+    data.resize(first + len(frames), axis=0)
+    # HDF5 would compress it too, but would hold up the thread that makes the next one.
+    packed = zlib.compress(full.tobytes(), _LEVEL)
+    data.id.write_direct_chunk((first, *(0 for _ in full.shape[1:])), packed)
 
 
 def content_hash(path: Path, *, folder: Path) -> str:
-    """SHA-256 of a file, remembered in the store as long as its size and time stay.
+    """Hash a file by SHA-256, remembered in the store as long as its size and time stay.
 
     Raises:
         FileNotFoundError: There is no such file.

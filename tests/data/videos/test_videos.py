@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from pyro_afslvm.cli.main import main
 from pyro_afslvm.data import EmptySplitError, Videos, source_from_config
-from tests.data.test_decoding import bad_file, scene, times, write_clock, write_video
 from tests.support.processes import run_python, start_python
+from tests.support.videos import bad_file, scene, times, write_clock, write_video
 from tests.training.test_training import TINY
 
 SPLITS: tuple[Any, ...] = ("train", "validation", "test")
@@ -45,9 +45,9 @@ def test_shapes_and_types(tmp_path: Path) -> None:
         assert x.dtype == torch.uint8
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("crop", ["centre", "random"])
-@pytest.mark.parametrize("num_frames", [4, 5])
+@pytest.mark.parametrize(
+    ("stride", "crop", "num_frames"), [(1, "centre", 4), (2, "random", 5), (2, "centre", 4)]
+)
 def test_splits_by_time(tmp_path: Path, stride: int, crop: Any, num_frames: int) -> None:
     count = 110
     path = write_clock(tmp_path / "a.avi", count)
@@ -195,20 +195,11 @@ def test_workers(tmp_path: Path) -> None:
     assert torch.equal(loaded, torch.stack(list(data)))
 
 
-def test_settings_are_light() -> None:
-    code = (
-        "import sys; from pyro_afslvm.data import KTH, Videos; Videos(path='x').frame_shape; "
-        "KTH(path='x').frame_shape; "
-        "print([m for m in ('torch', 'av', 'zarr', 'pooch') if m in sys.modules])"
-    )
-    assert run_python("-c", code).stdout.strip() == "[]"
-
-
 # ---- preparing ----
 
 
 def prepared_keys(store: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in store.glob("*.zarr")}
+    return {path.name: path.stat().st_mtime_ns for path in store.glob("*.h5")}
 
 
 def test_bad_files_stop_it_or_are_left_out(tmp_path: Path) -> None:
@@ -359,28 +350,24 @@ def test_prepare_command_with_bad_files(here: Path, capsys: pytest.CaptureFixtur
         assert "films/text.avi: not a video" in out
 
 
-@pytest.mark.parametrize("package", ["av", "zarr"])
-def test_prepare_command_without_a_package(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
+def test_prepare_command_without_pyav(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video(here / "films" / "a.avi", scene(30))
-    if package == "av":
-        monkeypatch.setitem(sys.modules, "av", None)
-    else:
-        monkeypatch.setattr("pyro_afslvm.data.videos.store.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "av", None)
     assert command(*PREPARE) == 2
-    assert "pip install 'pyro-afslvm[" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "pip install 'pyro-afslvm[video]'" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_prepare_command_on_a_full_disk(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_: Any) -> None:
+    def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write_video(here / "films" / "a.avi", scene(30))
     with monkeypatch.context() as patched:
-        patched.setattr("zarr.storage.LocalStore.set", full)
+        patched.setattr("pyro_afslvm.data.videos.store._append", full)
         assert command(*PREPARE) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     bytes_needed = 30 * 64 * 85
@@ -429,10 +416,10 @@ def test_train_on_a_video(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_help_of_prepare_is_light() -> None:
     code = (
-        "import sys, pyro_afslvm.cli as c\n"
+        "import sys, pyro_afslvm.cli.main as c\n"
         "try: c.main(['data', 'prepare', '--help'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'torch', 'lightning', 'av', 'zarr', 'pooch'} & set(sys.modules)))"
+        "print(sorted({'torch', 'lightning', 'av', 'h5py', 'pooch'} & set(sys.modules)))"
     )
     printed = run_python("-c", code, COLUMNS="200").stdout
     assert "--skip-bad" in printed

@@ -109,7 +109,7 @@ def test_it_is_made_again_from_its_config_and_names_no_folder(both: str) -> None
 
 
 def test_the_real_digits() -> None:
-    default = Path(__file__).parents[3] / "shared/data/mnist"
+    default = Path(__file__).parents[4] / "shared/data/mnist"
     folder = Path(os.environ.get("AFSLVM_TEST_DATA", default))
     if not list(folder.glob(f"{IDX_TEST}*")):
         pytest.skip(f"no MNIST at {folder}: set AFSLVM_TEST_DATA to a folder with {IDX_TEST}.gz")

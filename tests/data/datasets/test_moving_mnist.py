@@ -60,7 +60,7 @@ def public_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def real_mnist() -> Path:
-    default = Path(__file__).parents[3] / "shared/data/mnist"
+    default = Path(__file__).parents[4] / "shared/data/mnist"
     folder = Path(os.environ.get("AFSLVM_TEST_DATA", default))
     if not list(folder.glob(f"{IDX_TEST}*")):
         pytest.skip(f"no MNIST at {folder}: set AFSLVM_TEST_DATA to a folder with {IDX_TEST}.gz")

@@ -69,23 +69,20 @@ def windows(source: Arrays, split: str, num_frames: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_vectors_in_every_format(tmp_path: Path, name: str) -> None:
+def test_every_format(tmp_path: Path, name: str) -> None:
+    (tmp_path / "vectors").mkdir()
     values = vectors(12, 40)
-    source = Arrays(path=str(stored(values, tmp_path / name)))
+    source = Arrays(path=str(stored(values, tmp_path / "vectors" / name)))
     assert source.frame_shape == (3,)
-    assert source.noise == "none"
-    x = source.dataset("test", num_frames=40)
-    assert x[0].dtype == torch.float32
-    found = {i for i in range(12) if any(np.array_equal(values[i].astype("f4"), y) for y in x)}
-    assert len(found) == len(x) == 2
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_pictures_in_every_format(tmp_path: Path, name: str) -> None:
+    assert source.dequantization == "none"
+    data = source.dataset("test", num_frames=40)
+    assert data[0].dtype == torch.float32
+    found = {i for i in range(12) if any(np.array_equal(values[i].astype("f4"), y) for y in data)}
+    assert len(found) == len(data) == 2
     values = pictures(3, 50, 3)
     source = Arrays(path=str(stored(values, tmp_path / name)))
     assert source.frame_shape == (3, 8, 16)
-    assert source.noise == "gaussian"
+    assert source.dequantization == "gaussian"
     x = windows(source, "test", 5)
     assert x.dtype == np.uint8
     assert np.array_equal(x, values[:, 40:].reshape(6, 5, 3, 8, 16))
@@ -258,7 +255,7 @@ def places(source: Arrays, split: Any, num_frames: int, draws: int = 1000) -> se
     return {tuple(map(int, frame)) for k in range(count) for frame in dataset[k].tolist()}
 
 
-@pytest.mark.parametrize("count", [1, 3, 9, 10, 25])
+@pytest.mark.parametrize("count", [1, 9, 10])
 def test_no_frame_is_in_two_splits(count: int) -> None:
     source = Arrays.from_array(numbered(count, 120), gap=7)
     shown = {split: places(source, split, 5) for split in SPLITS}
@@ -382,12 +379,11 @@ def refused(path: Path, message: str, **settings: Any) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite(tmp_path: Path, name: str, value: float) -> None:
+def test_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
     values = vectors(12, 40)
     values[4, 17, 2] = value
-    refused(stored(values, tmp_path / name), "NaN or Inf in sequence 4 at time 17")
+    refused(stored(values, tmp_path / "a.nc"), "NaN or Inf in sequence 4 at time 17")
 
 
 def test_constant_values(tmp_path: Path) -> None:
@@ -404,8 +400,9 @@ def test_constant_values(tmp_path: Path) -> None:
             source.dataset("train", num_frames=5)
 
 
-@pytest.mark.parametrize(("divisor", "named"), [(1, "1,"), (255, "1/255,")])
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("divisor", "named", "kind"), [(1, "1,", np.float64), (255, "1/255,", np.float32)]
+)
 def test_8_bit_pictures_stored_as_floats(divisor: int, named: str, kind: Any) -> None:
     source = Arrays.from_array((pictures(12, 20) / divisor).astype(kind))
     with pytest.warns(UserWarning, match=f"all values are multiples of {named} and a density"):
@@ -417,21 +414,20 @@ def test_constant_pictures_are_fine() -> None:
     assert source.dataset("train", num_frames=5)[0].max() == 0
 
 
-@pytest.mark.parametrize("shape", [(0, 20, 3), (12, 0, 3), (12, 20, 0)])
-def test_empty_arrays(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    refused(stored(np.zeros(shape), tmp_path / "a.npz"), r"a\.npz: holds no values, its shape is")
+def test_empty_arrays(tmp_path: Path) -> None:
+    for shape in ((0, 20, 3), (12, 0, 3), (12, 20, 0)):
+        refused(stored(np.zeros(shape), tmp_path / "a.npz"), r"a\.npz: holds no values, its shape")
 
 
-@pytest.mark.parametrize("kind", [np.int64, np.int16, bool, np.complex64, "U3"])
-def test_other_types(tmp_path: Path, kind: Any) -> None:
+def test_other_types(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
-    np.save(path, np.ones((12, 40, 3)).astype(kind))
-    refused(path, r"a\.npy: expected uint8 or floating point, got")
+    for kind in (np.int64, np.int16, bool, np.complex64, "U3"):
+        np.save(path, np.ones((12, 40, 3)).astype(kind))
+        refused(path, r"a\.npy: expected uint8 or floating point, got")
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_sequences_that_are_too_short(tmp_path: Path, name: str) -> None:
-    path = stored(vectors(12, 4), tmp_path / name)
+def test_sequences_that_are_too_short(tmp_path: Path) -> None:
+    path = stored(vectors(12, 4), tmp_path / "a.npy")
     refused(path, "num_frames is 5, but the stored sequences of the train split have 4 frames")
 
 
@@ -444,11 +440,12 @@ def test_a_series_too_short_to_be_split() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.nc"])
-@pytest.mark.parametrize("kept", [0, 3, 60, 900])
-def test_truncated_files(tmp_path: Path, name: str, kept: int) -> None:
-    path = stored(vectors(12, 40), tmp_path / name)
-    path.write_bytes(path.read_bytes()[:kept])
-    refused(path, name)
+def test_truncated_files(tmp_path: Path, name: str) -> None:
+    whole = stored(vectors(12, 40), tmp_path / name).read_bytes()
+    for kept in (0, 3, 60, 900):
+        path = tmp_path / f"{kept}{name}"
+        path.write_bytes(whole[:kept])
+        refused(path, path.name)
 
 
 def test_files_of_another_kind(tmp_path: Path) -> None:

@@ -12,18 +12,11 @@ from pyro_afslvm.cli.main import main
 from pyro_afslvm.data import KTH, EmptySplitError, source_from_config
 from pyro_afslvm.data.datasets.kth import ACTIONS, MISSING, SUBJECTS, TRUNCATED, read_sequences
 from pyro_afslvm.data.videos.decoding import read_header
-from tests.data.test_decoding import scene, write_video
+from tests.support.kth import HEADER, add_video, start, write_sequences
+from tests.support.videos import scene
 
 SPLITS: tuple[Any, ...] = ("train", "validation", "test")
 
-HEADER = """\
-Description of the sequences: who does what, where and when.
-
-Training:	person11, 12, 13, 14, 15, 16, 17, 18
-Validation:	person19, 20, 21, 23, 24, 25, 01, 04
-Test:	person22, 02, 03, 05, 06, 07, 08, 09, 10
-
-"""
 LINES = {
     "person11_boxing_d1": "1-20, 21-38, 41-60",
     "person13_handclapping_d2": "1-30, 31-60",
@@ -31,24 +24,6 @@ LINES = {
     "person22_boxing_d1": "5-30, 31-45",
     "person02_handclapping_d4": "1-60",
 }
-
-
-def add_video(root: Path, name: str, count: int = 60) -> Path:
-    action = name.split("_")[1]
-    first = start(name)
-    return write_video(root / action / f"{name}_uncomp.avi", scene(count + first)[first:])
-
-
-def start(name: str) -> int:
-    """Where a video starts in its scene: no two are the same."""
-    return int(name[6:8]) + 2 * int(name[-1])
-
-
-def write_sequences(root: Path, lines: dict[str, str], *, text: str = "") -> Path:
-    listed = [f"{name}\t\tframes\t{ranges}" for name, ranges in lines.items()]
-    path = root / "00sequences.txt"
-    path.write_text("\r\n".join([HEADER, *listed, f"{MISSING}\t\t*missing*", text]))
-    return path
 
 
 @pytest.fixture
