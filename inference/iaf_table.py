@@ -189,7 +189,7 @@ def check_budget(recipe: Recipe, folder: Path, settings: TrainSettings) -> None:
     if not run.last.exists():
         return
     last = load_checkpoint(run.last)
-    steps = settings.resolved(recipe.constants, noise="binary").steps or 0
+    steps = settings.resolved(recipe.constants, dequantization="binary").steps or 0
     if last["step"] > steps:
         raise ValueError(f"{folder} has had {last['step']} steps, more than {steps}: {_INSTEAD}")
     # one that stopped at this very budget is over it by a part of a step

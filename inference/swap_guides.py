@@ -222,7 +222,7 @@ def swap_guides(options: Namespace) -> None:
     recipes = [load_recipe(path) for path in options.recipes or _default(options)]
     check_different(recipes, options.seeds)
     source, fixed = _source_and_model(options)
-    comparison = _comparison(options, source, settings["noise"])
+    comparison = _comparison(options, source, settings["dequantization"])
     if fixed is not None:
         recipes = [fixed_model(recipe, fixed, source.frame_shape) for recipe in recipes]
     for recipe in recipes:  # before any of them is trained

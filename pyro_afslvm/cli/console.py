@@ -1,15 +1,24 @@
 """Programs in a terminal: errors in one line, of options too, and Ctrl-C."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+_OLD_OPTION = re.compile(r"^--noise(?==|$)")
+
 
 class Parser(ArgumentParser):
     """A parser of options whose errors are one line."""
+
+    def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        """Parse options, also by the names they had in the release before."""
+        given = sys.argv[1:] if args is None else args
+        present = [_OLD_OPTION.sub("--dequantization", argument) for argument in given]
+        return super().parse_args(present, *more, **options)
 
     def add_source(self, text: str, **options: Any) -> None:
         """Add ``--data``: a source by its name or import path, and options for its settings.

@@ -1,4 +1,4 @@
-"""Figures of a trained model on a data set, with the protocol they were got under."""
+"""Metrics of a trained model on a data set, with the protocol they were got under."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from pyro_afslvm.data import (
     SequenceSource,
     Split,
     check_ceiling,
-    dequantization,
+    choose_dequantization,
     software_versions,
 )
 from pyro_afslvm.data.dequantize import BinaryPixels
@@ -57,7 +57,7 @@ def likelihood(
     pair: Pair,
     data: SequenceDataset,
     *,
-    noise: Dequantization,
+    dequantization: Dequantization,
     scored_frames: int,
     num_samples: int = 1,
     batch_size: int = 25,
@@ -70,33 +70,35 @@ def likelihood(
     Args:
         pair: model and guide, set to evaluation mode here.
         data: sequences long enough for the model's context and the scored frames.
-        noise: dequantization.
+        dequantization: of the data.
         scored_frames: how many frames, the last of each sequence, are reported.
         num_samples: samples of the guide over which the bound is averaged.
         batch_size: sequences at a time.
-        seed: of noise and samples.
+        seed: of dequantization and samples.
         progress: called with sequences done and their number.
         processes: that share the batches; every one of them has the result.
 
     Raises:
-        ValueError: if the mean is above the negative entropy of the noise: a bug.
+        ValueError: if the mean is above the negative entropy of the dequantization: a bug.
     """
     pair.eval()
     device = next(pair.model.parameters()).device
-    figures: dict[int, tuple[NDArray[np.float64], int]] = {}
+    metrics: dict[int, tuple[NDArray[np.float64], int]] = {}
     for i, batch in _batches(data, batch_size, processes):
         seed_step(seed, i, Stream.EVALUATION)
-        x = noise(batch.to(device))
+        x = dequantization(batch.to(device))
         terms = bound_terms(pair.model, pair.guide, x, num_particles=num_samples)
         scored = terms.bound[..., -scored_frames:].double()
         dims = math.prod(x.shape[2:])
         per_sequence = scored.mean((0, 2)) / dims
-        figures[i] = per_sequence.cpu().numpy(), x.shape[0] * scored_frames * dims
+        metrics[i] = per_sequence.cpu().numpy(), x.shape[0] * scored_frames * dims
         progress(min((i + 1) * batch_size, len(data)), len(data))
-    parts, counts = zip(*processes.collect(figures), strict=True)
+    parts, counts = zip(*processes.collect(metrics), strict=True)
     num_values = sum(counts)
     result = Likelihood(np.concatenate(parts), num_values)
-    check_ceiling(noise.to_nats(result.mean), noise=noise, num_values=num_values)
+    check_ceiling(
+        dequantization.to_nats(result.mean), dequantization=dequantization, num_values=num_values
+    )
     return result
 
 
@@ -105,7 +107,7 @@ def correlations(
     pair: Pair,
     data: SequenceDataset,
     *,
-    noise: Dequantization,
+    dequantization: Dequantization,
     scored_frames: int,
     seed: int = 0,
     processes: Processes = ALONE,
@@ -120,15 +122,15 @@ def correlations(
     device = next(pair.model.parameters()).device
     flow, context = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
     frames: dict[int, Tensor] = {}
-    noises: dict[int, Tensor] = {}
+    noise: dict[int, Tensor] = {}
     for i, batch in _batches(data, 25, processes):
         seed_step(seed, i, Stream.EVALUATION)
-        x = noise(batch.to(device))
+        x = dequantization(batch.to(device))
         frames[i] = x[:, -scored_frames:].cpu()
         if flow is not None:
             y = flow.condition(history=x[:, :context]).inv(x[:, context:])
-            noises[i] = y[:, -scored_frames:].cpu()
-    parts = [processes.collect(part, everywhere=False) for part in (frames, noises)]
+            noise[i] = y[:, -scored_frames:].cpu()
+    parts = [processes.collect(part, everywhere=False) for part in (frames, noise)]
     of_x, of_y = (temporal_correlation(torch.cat(part)) if part else None for part in parts)
     return of_x, of_y
 
@@ -145,7 +147,7 @@ def evaluate(
     progress: Progress = lambda done, total: None,
     processes: Processes = ALONE,
 ) -> dict[str, Any]:
-    """All figures of a model on one split.
+    """Compute all metrics of a model on one split.
 
     Args:
         pair: model and guide.
@@ -153,7 +155,7 @@ def evaluate(
         split: of the data.
         scored_frames: the last frames of each sequence, which are reported.
         num_samples: samples of the guide.
-        seed: of noise and samples.
+        seed: of dequantization and samples.
         limit: use only so many sequences.
         progress: called with sequences done and their number.
         processes: that share the work and all call this; correlations go to the first only.
@@ -169,13 +171,13 @@ def evaluate(
     full = source.dataset(split, num_frames=frames)
     chosen: Any = Subset(full, range(min(limit or len(full), len(full))))
     results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
-    noises = _reported_noises(source)
-    total = len(noises) * len(chosen)
-    for k, noise in enumerate(noises):
+    dequantizations = _reported(source)
+    total = len(dequantizations) * len(chosen)
+    for k, dequantization in enumerate(dequantizations):
         found = likelihood(
             pair,
             chosen,
-            noise=noise,
+            dequantization=dequantization,
             scored_frames=scored_frames,
             num_samples=num_samples,
             seed=seed,
@@ -183,16 +185,16 @@ def evaluate(
             processes=processes,
         )
         protocol = _protocol(
-            pair, source, split, frames, scored_frames, noise.name, num_samples, seed
+            pair, source, split, frames, scored_frames, dequantization.name, num_samples, seed
         )
-        results |= _figures(found, noise, protocol, len(chosen))
-        results |= _image_figures(found, noise, math.prod(source.frame_shape))
+        results |= _metrics(found, dequantization, protocol, len(chosen))
+        results |= _image_metrics(found, dequantization, math.prod(source.frame_shape))
     x = y = None
     if scored_frames > 1:
         x, y = correlations(
             pair,
             chosen,
-            noise=noises[0],
+            dequantization=dequantizations[0],
             scored_frames=scored_frames,
             seed=seed,
             processes=processes,
@@ -204,10 +206,11 @@ def evaluate(
     }
 
 
-def _reported_noises(source: SequenceSource) -> list[Dequantization]:
+def _reported(source: SequenceSource) -> list[Dequantization]:
     """8-bit data are scored under both protocols, real numbers as they are."""
-    needed = dequantization(source.noise)
-    return [needed, dequantization("uniform")] if needed.whole_numbers else [needed]
+    needed = choose_dequantization(None, source)
+    discrete = [choose_dequantization("uniform", source)] if needed.whole_numbers else []
+    return [needed, *discrete]
 
 
 def _number(value: float | None) -> float | None:
@@ -215,24 +218,26 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _figures(
-    found: Likelihood, noise: Dequantization, protocol: dict[str, Any], num_sequences: int
+def _metrics(
+    found: Likelihood, dequantization: Dequantization, protocol: dict[str, Any], num_sequences: int
 ) -> dict[str, Any]:
-    if noise.name == "uniform":
+    if dequantization.name == "uniform":
         error = _number(found.error / math.log(2))
-        return dict(zip(_BITS, (noise.to_report(found.mean), error, protocol), strict=True))
+        return dict(
+            zip(_BITS, (dequantization.to_report(found.mean), error, protocol), strict=True)
+        )
     return {
-        "nats_per_dim": noise.to_report(found.mean),
+        "nats_per_dim": dequantization.to_report(found.mean),
         "nats_per_dim_error": _number(found.error),
-        "nats_per_dim_unit": found.mean if noise.whole_numbers else None,
+        "nats_per_dim_unit": found.mean if dequantization.whole_numbers else None,
         "num_sequences": num_sequences,
         "protocol": protocol,
     }
 
 
-def _image_figures(found: Likelihood, noise: Dequantization, dims: int) -> dict[str, Any]:
+def _image_metrics(found: Likelihood, dequantization: Dequantization, dims: int) -> dict[str, Any]:
     """Of binary images, log-probabilities of whole ones."""
-    if noise.data != BinaryPixels.data:
+    if dequantization.data != BinaryPixels.data:
         return {}
     error = _number(dims * found.error)
     return {"nats_per_image": dims * found.mean, "nats_per_image_error": error}
@@ -244,7 +249,7 @@ def _protocol(
     split: Split,
     frames: int,
     scored_frames: int,
-    noise: str,
+    dequantization: str,
     num_samples: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -255,7 +260,7 @@ def _protocol(
         split=split,
         context_frames=frames - scored_frames,
         scored_frames=scored_frames,
-        noise=noise,
+        noise=dequantization,
         num_samples=num_samples if pair.guide is not None else 1,
         bound="exact" if pair.guide is None else "ELBO",
         seed=seed,

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_afslvm.data import SequenceDataset, SequenceSource, Split, dequantization
+from pyro_afslvm.data import SequenceDataset, SequenceSource, Split, choose_dequantization
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.utils.seeding import Stream, seed_step
 
@@ -43,16 +43,16 @@ def pictures(
         return _single_images(pair, source.dataset(split, num_frames=1))
     given = max(context, getattr(pair.model, "context_length", 0) + 1)
     data = _longest(source, split, given, horizon)
-    noise = dequantization(source.noise)
+    dequantization = choose_dequantization(None, source)
     count = min(num_sequences, len(data))
-    x = noise(torch.stack([data[i] for i in range(count)]).to(device))
+    x = dequantization(torch.stack([data[i] for i in range(count)]).to(device))
     arrays = {"rollout_truth": x, "rollout_context": torch.tensor(given)}
     predictive = Predictive(pair.model, guide=pair.guide, num_samples=num_samples)
     past = x[:, :given]
     future = predictive(past, horizon=horizon)["x_future"]
     repeated = past.expand(num_samples, *past.shape)
     samples = torch.cat([repeated, future], 2)
-    arrays["rollout_samples"] = samples.clamp(0, 1) if noise.whole_numbers else samples
+    arrays["rollout_samples"] = samples.clamp(0, 1) if dequantization.whole_numbers else samples
     flow, skip = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
     if flow is not None and flow.is_affine:  # else there is no shift to show
         arrays["frames"] = x[:, skip:]
@@ -61,7 +61,7 @@ def pictures(
             arrays[f"shift_{m}"] = level.shift
             arrays[f"scale_{m}"] = level.log_scale.exp()
             arrays[f"noise_{m}"] = level.noise
-    if not noise.whole_numbers and len(source.frame_shape) == 3:
+    if not dequantization.whole_numbers and len(source.frame_shape) == 3:
         arrays |= _shown_in_unit_range(arrays)
     return {name: value.cpu().numpy() for name, value in arrays.items()}
 

@@ -96,10 +96,10 @@ def is_vectors(run: RunContents) -> bool:
 
 
 def _is_of_protocol(run: RunContents) -> bool:
-    """Whether its curves are of the noise it is reported for: others share no axis."""
+    """Whether its curves are of the dequantization it is reported for: others share no axis."""
     training = run.settings.get("training")
-    noise = training.get("noise") if isinstance(training, dict) else None
-    return noise is None or noise == run.protocol.get("noise")
+    trained = training.get("dequantization") if isinstance(training, dict) else None
+    return trained is None or trained == run.protocol.get("noise")
 
 
 def _has_values(run: RunContents) -> bool:

@@ -70,8 +70,23 @@ def read_contents(folder: Path) -> RunContents:
         results=results,
         curves=read_curves(folder / "metrics.csv"),
         pictures=read_pictures(folder / "pictures.npz"),
-        settings=read_json(settings) if settings.exists() else {},
+        settings=read_settings(settings) if settings.exists() else {},
     )
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read ``settings.json``; settings of earlier releases get their present names.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    stored = read_json(path)
+    training = stored.get("training")
+    if isinstance(training, dict):
+        if "noise" in training:
+            training["dequantization"] = training.pop("noise")
+        training.setdefault("average", 0.0)  # the first runs had none
+    return stored
 
 
 def read_json(path: Path) -> dict[str, Any]:

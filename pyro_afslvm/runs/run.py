@@ -7,7 +7,7 @@ from typing import Any
 from pyro_afslvm.data import SequenceSource, source_from_config
 from pyro_afslvm.data.registry import UnknownSourceError
 from pyro_afslvm.runs.checkpoint import FORMAT
-from pyro_afslvm.runs.contents import Array, read_curves, read_json, read_results
+from pyro_afslvm.runs.contents import Array, read_curves, read_results, read_settings
 from pyro_afslvm.runs.errors import RunError
 from pyro_afslvm.runs.recipe import Recipe, RecipeError, execute, is_known, load_recipe
 from pyro_afslvm.runs.settings import TrainSettings
@@ -99,7 +99,7 @@ class Run:
 
     def read_settings(self) -> dict[str, Any]:
         """Read ``settings.json``."""
-        return read_json(self.path / "settings.json")
+        return read_settings(self.path / "settings.json")
 
     def read_results(self) -> dict[str, Any]:
         """Read ``results.json``."""
@@ -114,8 +114,7 @@ class Run:
         """Settings the run was trained with."""
         stored = self.read_settings()
         try:
-            # older runs say nothing of an average, for they had none
-            return TrainSettings(**{"average": 0.0, **stored["training"]})
+            return TrainSettings(**stored["training"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{self.path / 'settings.json'} is damaged: {error}") from None
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from pyro_afslvm.data.dequantize import Noise
+from pyro_afslvm.data.dequantize import DequantizationName
 
 FREE_TO_CHANGE = (
     "steps",
@@ -20,7 +20,7 @@ FREE_TO_CHANGE = (
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train.
+    """Settings of a training.
 
     Args:
         steps: optimizer steps; by default ``STEPS`` of the recipe.
@@ -36,10 +36,10 @@ class TrainSettings:
         free_bits: least nats that each group of latents counts in training, see
             :class:`~pyro_afslvm.objectives.FreeBitsELBO`; validation has the plain bound.
         scored_frames: frames scored after the context.
-        noise: ``gaussian`` (the paper's) or ``uniform`` (discrete protocol) for 8-bit data,
-            ``none`` for real numbers, ``binary`` for zeros and ones; by default what the data
-            need.
-        seed: of parameters, order, noise and samples.
+        dequantization: ``gaussian`` (the paper's) or ``uniform`` (discrete protocol) for 8-bit
+            data, ``none`` for real numbers, ``binary`` for zeros and ones; by default what the
+            data need.
+        seed: of parameters, order, dequantization and samples.
         validate_every: steps between validations, each followed by a checkpoint.
         validation_sequences: sequences of the validation set that are used.
         patience: stop after so many validations without a new best.
@@ -63,7 +63,7 @@ class TrainSettings:
     free_bits: float = 0.0
     kl_warmup: int = 0
     scored_frames: int = 10
-    noise: Noise | None = None
+    dequantization: DequantizationName | None = None
     seed: int = 0
     validate_every: int = 200
     validation_sequences: int = 64
@@ -100,14 +100,16 @@ class TrainSettings:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
-    def resolved(self, constants: Mapping[str, Any], *, noise: Noise) -> "TrainSettings":
-        """These settings with the recipe's, and the data's noise, where they are ``None``."""
+    def resolved(
+        self, constants: Mapping[str, Any], *, dequantization: DequantizationName
+    ) -> "TrainSettings":
+        """Fill in those that are ``None``: from the recipe, and the dequantization of the data."""
         return replace(
             self,
             steps=self.steps or int(constants.get("STEPS", 100_000)),
             batch_size=self.batch_size or int(constants.get("BATCH_SIZE", 16)),
             learning_rate=self.learning_rate or float(constants.get("LEARNING_RATE", 1e-4)),
-            noise=self.noise or noise,
+            dequantization=self.dequantization or dequantization,
             average=float(constants.get("AVERAGE", 0.0)) if self.average is None else self.average,
         )
 

@@ -1,4 +1,4 @@
-"""Order and noise of training as pure functions of seed, step and rank."""
+"""The order of training as a pure function of seed, step and rank."""
 
 import itertools
 from collections.abc import Callable, Iterator

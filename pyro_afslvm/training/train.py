@@ -19,7 +19,7 @@ from pyro_afslvm.data import (
     SequenceDataset,
     SequenceSource,
     ShortSplitError,
-    choose_noise,
+    choose_dequantization,
 )
 from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.objectives.loss import check_discrete
@@ -59,8 +59,8 @@ def train(
         TrainingError: if the loss becomes NaN; the last good checkpoint is kept.
         KeyboardInterrupt: on Ctrl-C, after the step has ended and a checkpoint was written.
     """
-    dequantization = choose_noise(settings.noise, source)
-    settings = as_launched(settings.resolved(recipe.constants, noise=dequantization.name))
+    dequantization = choose_dequantization(settings.dequantization, source)
+    settings = as_launched(settings.resolved(recipe.constants, dequantization=dequantization.name))
     seed_step(settings.seed, 0, Stream.PARAMETERS)
     pair = build_pair(recipe, source.frame_shape)
     frames = crop_length(pair.model, settings.scored_frames, most=source.num_frames)

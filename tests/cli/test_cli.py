@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyro_afslvm.cli.main import main
+from pyro_afslvm.cli.main import build_parser, main
 from tests.support.processes import run_python
 from tests.training.test_training import TINY
 
@@ -226,3 +226,9 @@ def test_help_is_quick_and_light():
     start = time.perf_counter()
     assert "train" in run_python("-c", code).stdout
     assert time.perf_counter() - start < 5  # it takes 0.3 s; torch alone would take more
+
+
+def test_the_dequantization_may_be_asked_for_by_its_old_name() -> None:
+    for asked in (["--noise", "uniform"], ["--noise=uniform"], ["--dequantization", "uniform"]):
+        options = build_parser().parse_args(["train", "recipe.py", *asked])
+        assert options.train.dequantization == "uniform"

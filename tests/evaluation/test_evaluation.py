@@ -43,17 +43,17 @@ def test_units_and_protocols():
 def test_repeatable_whatever_the_batch():
     noise = dequantization("gaussian")
     data = SOURCE.dataset("test", num_frames=13)
-    one = likelihood(copy_last_frame(), data, noise=noise, scored_frames=10)
-    two = likelihood(copy_last_frame(), data, noise=noise, scored_frames=10)
+    one = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=10)
+    two = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=10)
     np.testing.assert_array_equal(one.per_sequence, two.per_sequence)
     assert one.num_values == 6 * 10 * 256
 
 
 def test_only_the_last_frames_are_reported():
     noise, data = dequantization("gaussian"), SOURCE.dataset("test", num_frames=13)
-    few = likelihood(copy_last_frame(), data, noise=noise, scored_frames=4)
+    few = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=4)
     assert few.num_values == 6 * 4 * 256
-    whole = likelihood(copy_last_frame(), data, noise=noise, scored_frames=10)
+    whole = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=10)
     assert few.mean != whole.mean
 
 
@@ -79,7 +79,7 @@ def test_a_figure_above_the_entropy_of_the_noise_is_refused():
     data = SOURCE.dataset("test", num_frames=13)
     for name in ("gaussian", "uniform"):
         with pytest.raises(ValueError, match="a bug"):
-            likelihood(cheat, data, noise=dequantization(name), scored_frames=10)
+            likelihood(cheat, data, dequantization=dequantization(name), scored_frames=10)
 
 
 def test_the_best_possible_model_reaches_the_entropy_of_the_noise():
@@ -93,7 +93,7 @@ def test_the_best_possible_model_reaches_the_entropy_of_the_noise():
     black = [torch.zeros(13, 1, 16, 16, dtype=torch.uint8) for _ in range(6)]
     model = Pair(FlowModel(TemporalAffine(Black()), (1, 16, 16)), None)
     noise = dequantization("gaussian")
-    found = likelihood(model, black, noise=noise, scored_frames=10)
+    found = likelihood(model, black, dequantization=noise, scored_frames=10)
     tolerance = 4 * math.sqrt(0.5 / found.num_values)
     assert found.mean - math.log(256) == pytest.approx(-1.4189, abs=tolerance)
 

@@ -54,7 +54,7 @@ def test_train_evaluate_sample_report(
 ) -> None:
     assert train(recipe) == 0
     settings = json.loads(Path("run/settings.json").read_text())
-    assert settings["training"]["noise"] == "none"
+    assert settings["training"]["dequantization"] == "none"
     assert train(recipe, "--steps", "6", "--resume") == 0
     assert main(["evaluate", "run"]) == 0
     results = json.loads(Path("run/results.json").read_text())
@@ -112,7 +112,7 @@ def test_sampled_futures_as_a_table(here: Path) -> None:
 
 def test_noise_that_does_not_fit_the_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("gaussian", "uniform"):
-        assert train("vector_af1", "--noise", name) == 2
+        assert train("vector_af1", "--dequantization", name) == 2
         error = capsys.readouterr().err.strip()
         assert error.endswith(
             f"error: dequantization '{name}' is for 8-bit pixels, but arrays holds real numbers: "
@@ -229,9 +229,10 @@ def test_table_programs_take_sources_without_bits(here: Path) -> None:
 def test_settings_of_noise() -> None:
     from pyro_afslvm.runs.settings import TrainSettings
 
-    assert TrainSettings().noise is None
-    assert TrainSettings().resolved({}, noise="none").noise == "none"
-    assert TrainSettings(noise="uniform").resolved({}, noise="gaussian").noise == "uniform"
+    assert TrainSettings().dequantization is None
+    assert TrainSettings().resolved({}, dequantization="none").dequantization == "none"
+    uniform = TrainSettings(dequantization="uniform").resolved({}, dequantization="gaussian")
+    assert uniform.dequantization == "uniform"
     assert MovingDigits().dequantization == "gaussian"
 
 
