@@ -3,12 +3,9 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
-
-if TYPE_CHECKING:
-    pass
 
 
 class Parser(ArgumentParser):
