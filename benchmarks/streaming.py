@@ -62,7 +62,7 @@ class Stored(PreparedSource):
 
 
 def patterns() -> np.ndarray:  # -> (256, 3, 128, 128)
-    """Soft pictures that zstd makes small, each of its own."""
+    """Soft pictures that compress well, each of its own."""
     c, y, x = np.mgrid[: LARGE[0], : LARGE[1], : LARGE[2]]
     return np.stack([(k + 50 * c + x // 8 + y // 4) % 256 for k in range(256)]).astype(np.uint8)
 

@@ -37,6 +37,8 @@ def unpack(archive: Path, target: Path, *, draft: Path, inner: str = "") -> None
     """
     try:
         if tarfile.is_tarfile(archive):
+            if not hasattr(tarfile, "data_filter"):
+                raise ArchiveError(f"{archive}: unpack it by hand, or use Python 3.11.4 or later")
             with tarfile.open(archive) as tar:
                 tar.extractall(draft, filter=_plain)
         else:

@@ -129,3 +129,10 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match=r"data\.zip: cannot be unpacked into .*out: No space left"):
         unpacked(path)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_python_that_cannot_unpack_tar_safely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")
+    refused(tar_of(tmp_path / "data.tar", *CONTENT.items()), "unpack it by hand, or use Python")
