@@ -1,4 +1,4 @@
-"""How long the crops of a model are."""
+"""The length of the crops that a model is given."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Why training stops."""
+"""Errors that end a training."""
 
 from torch import Tensor
 

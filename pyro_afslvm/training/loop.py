@@ -57,7 +57,7 @@ def descend(
 
 
 def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What an optimizer moves."""
+    """List the parameters that an optimizer moves."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

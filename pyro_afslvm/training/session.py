@@ -232,7 +232,7 @@ class Session:
     # its files --------------------------------------------------------------------------
 
     def _averaged(self) -> BoundLoss:
-        """What is validated and kept as the model."""
+        """The loss whose parameters are validated and kept as the model."""
         averaged = self.loss if self.average is None else self.average.module
         assert isinstance(averaged, BoundLoss)
         return averaged
@@ -251,7 +251,7 @@ class Session:
         )
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; plain data and tensors."""
+        """Return the content of a checkpoint: plain data and tensors."""
         kept = self._averaged()
         trained = [p.detach().cpu().clone() for p in self.loss.parameters()]
         return {

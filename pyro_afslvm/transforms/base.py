@@ -1,4 +1,4 @@
-"""What every bijection across time shares.
+"""The base class of bijections across time.
 
 Words, here and in all of this package: *frames* x of shape ``(*batch, T, *frame_shape)`` are made
 of *noise* y of the same shape. *History* is the frames before the first of x, *context* another
