@@ -1,13 +1,13 @@
 """Inference, and its findings as one tree of labelled arrays."""
 
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from pyro_afslvm.utils.dims import FRAME_DIMS
+from pyro_afslvm.results.variables import Array, Sequences, Variable, dataset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,6 @@ GROUPS = (
     "observed_data",
     "constant_data",
 )
-
-Array = np.ndarray[Any, Any]
 
 
 def infer(
@@ -117,47 +115,17 @@ def infer(
     with evaluating(model, guide), torch.no_grad(), one_line_errors():
         draws = particles.draw(model, guide, x, lengths=lengths, **options)
         evidence = _evidence(model, guide, x, draws, num_particles, chunk, lengths)
-        frame = _Frame.of(x, draws, lengths)
-        groups = _groups(draws, evidence, frame, exact=guide is None)
+        sequences = Sequences.of(x, draws.step.shape[-1], lengths)
+        groups = _groups(draws, evidence, sequences, exact=guide is None)
         if horizon:
-            future = _future(model, draws, x, frame, horizon=horizon, lengths=lengths, **options)
+            future = _future(
+                model, draws, x, sequences, horizon=horizon, lengths=lengths, **options
+            )
             groups["posterior_predictive"] = {"x_future": future}
-    tree = {name: _dataset(groups[name], frame) for name in GROUPS if name in groups}
+    tree = {name: dataset(groups[name], sequences) for name in GROUPS if name in groups}
     attrs = {"bound": "exact" if guide is None else "IWAE", "num_particles": num_particles}
     root = xr.Dataset(attrs=_attributes(protocol) | attrs)
     return xr.DataTree.from_dict({"/": root, **tree})
-
-
-class _Variable(NamedTuple):
-    dims: tuple[str, ...]
-    values: Array
-    long_name: str
-    units: str = "nat"
-
-
-class _Frame(NamedTuple):
-    """The sequences as they are scored."""
-
-    x: Array  # (batch, T, *frame)
-    given: int
-    lengths: Array
-    mask: Array  # (batch, T - given)
-
-    @classmethod
-    def of(cls, x: "Tensor", draws: "Draws", lengths: "Tensor | None") -> "_Frame":
-        total, scored = x.shape[1], draws.step.shape[-1]
-        counts = np.full(len(x), total) if lengths is None else lengths.cpu().numpy()
-        mask = np.arange(total - scored, total) < counts[:, None]
-        return cls(x.detach().cpu().numpy(), total - scored, counts, mask)
-
-    @property
-    def dims(self) -> tuple[str, ...]:
-        return FRAME_DIMS[self.x.ndim - 2]
-
-    def hidden(self, values: Array, event: int) -> Array:
-        """Put NaN where a sequence has ended; values ``(..., batch, T, *event)``."""
-        mask = self.mask.reshape(*self.mask.shape, *[1] * event)
-        return np.where(mask, values, values.dtype.type(np.nan))
 
 
 def _check_counts(**counts: int) -> None:
@@ -190,38 +158,38 @@ def _evidence(
 
 
 def _groups(
-    draws: "Draws", evidence: "Evidence", frame: _Frame, *, exact: bool
-) -> dict[str, dict[str, _Variable]]:
+    draws: "Draws", evidence: "Evidence", sequences: Sequences, *, exact: bool
+) -> dict[str, dict[str, Variable]]:
     per_draw = ("chain", "draw", "sequence")
     origin = "exact" if exact else "from the particles of the other draws"
-    step = frame.hidden(draws.step.numpy(), 0)
+    step = sequences.hidden(draws.step.numpy(), 0)
     groups = {
         "log_likelihood": {
-            "x": _Variable(per_draw, evidence.others.numpy()[None], f"log p(x), {origin}"),
-            "x_step": _Variable((*per_draw, "time"), step[None], "log p(x_t | x_<t, z)"),
+            "x": Variable(per_draw, evidence.others.numpy()[None], f"log p(x), {origin}"),
+            "x_step": Variable((*per_draw, "time"), step[None], "log p(x_t | x_<t, z)"),
         },
         "sample_stats": {
-            "lp": _Variable(per_draw, draws.log_joint.numpy()[None], "log p(x, z)"),
-            "log_q": _Variable(per_draw, draws.log_q.numpy()[None], "log q(z | x)"),
-            "bound": _Variable(
+            "lp": Variable(per_draw, draws.log_joint.numpy()[None], "log p(x, z)"),
+            "log_q": Variable(per_draw, draws.log_q.numpy()[None], "log q(z | x)"),
+            "bound": Variable(
                 per_draw,
                 (draws.log_joint - draws.log_q).numpy()[None],
                 "log p(x, z) - log q(z | x)",
             ),
-            "log_evidence": _Variable(
+            "log_evidence": Variable(
                 ("sequence",), evidence.log_evidence.numpy(), "log p(x) from all particles"
             ),
-            "log_evidence_error": _Variable(
+            "log_evidence_error": Variable(
                 ("sequence",), evidence.error.numpy(), "standard error of log_evidence"
             ),
         },
-        **_data(frame),
+        **_data(sequences),
     }
     if draws.latents:
         groups["posterior"] = {
-            site: _Variable(
+            site: Variable(
                 (*per_draw, "time", *_latent_dims(site, values.ndim - 3)),
-                frame.hidden(values.numpy(), values.ndim - 3)[None],
+                sequences.hidden(values.numpy(), values.ndim - 3)[None],
                 f"{site} ~ q({site} | x)",
                 "1",
             )
@@ -237,17 +205,17 @@ def _latent_dims(site: str, event: int) -> tuple[str, ...]:
     return tuple(f"latent_{site}_{axis}" for axis in range(event))
 
 
-def _data(frame: _Frame) -> dict[str, dict[str, _Variable]]:
-    scored = frame.hidden(frame.x[:, frame.given :], len(frame.dims))
+def _data(sequences: Sequences) -> dict[str, dict[str, Variable]]:
+    scored = sequences.hidden(sequences.x[:, sequences.given :], len(sequences.dims))
     constant = {
-        "lengths": _Variable(("sequence",), frame.lengths, "frames that count", "frame"),
-        "mask": _Variable(("sequence", "time"), frame.mask, "whether a frame counts", "1"),
+        "lengths": Variable(("sequence",), sequences.lengths, "frames that count", "frame"),
+        "mask": Variable(("sequence", "time"), sequences.mask, "whether a frame counts", "1"),
     }
-    if frame.given:
-        dims = ("sequence", "time_context", *frame.dims)
-        given = frame.x[:, : frame.given]
-        constant["context"] = _Variable(dims, given, "frames given, not scored", "1")
-    x = _Variable(("sequence", "time", *frame.dims), scored, "scored frames", "1")
+    if sequences.given:
+        dims = ("sequence", "time_context", *sequences.dims)
+        given = sequences.x[:, : sequences.given]
+        constant["context"] = Variable(dims, given, "frames given, not scored", "1")
+    x = Variable(("sequence", "time", *sequences.dims), scored, "scored frames", "1")
     return {"observed_data": {"x": x}, "constant_data": constant}
 
 
@@ -255,45 +223,26 @@ def _future(
     model: Callable[..., Any],
     draws: "Draws",
     x: "Tensor",
-    frame: _Frame,
+    sequences: Sequences,
     *,
     horizon: int,
     num_draws: int,
     chunk: int,
     lengths: "Tensor | None",
-) -> _Variable:
+) -> Variable:
     from pyro_afslvm.forecasting.futures import futures
 
     def posterior(given: "Tensor | None", rows: Array) -> Callable[[range], dict[str, "Tensor"]]:
-        scored = (0 if given is None else given.shape[1]) - frame.given
+        scored = (0 if given is None else given.shape[1]) - sequences.given
         latents = {site: z[:, rows, :scored] for site, z in draws.latents.items()}
         return lambda samples: {site: z[samples].to(x.device) for site, z in latents.items()}
 
-    values = np.empty((num_draws, len(x), horizon, *x.shape[2:]), frame.x.dtype)
+    values = np.empty((num_draws, len(x), horizon, *x.shape[2:]), sequences.x.dtype)
     options: dict[str, Any] = {"horizon": horizon, "num_samples": num_draws, "chunk": chunk}
     for future in futures(model, posterior, x, lengths=lengths, **options):
         values[future.samples, future.rows] = future.sites["x_future"].cpu().numpy()
-    dims = ("chain", "draw", "sequence", "time_future", *frame.dims)
-    return _Variable(dims, values[None], "frames that follow each sequence's own last one", "1")
-
-
-def _dataset(variables: Mapping[str, _Variable], frame: _Frame) -> xr.Dataset:
-    arrays = {
-        name: (v.dims, v.values, {"long_name": v.long_name, "units": v.units})
-        for name, v in variables.items()
-    }
-    dataset = xr.Dataset(arrays)
-    first = {"time": frame.given, "time_future": 1}
-    return dataset.assign_coords(
-        {
-            str(dim): (dim, np.arange(size) + first.get(str(dim), 0), _units(str(dim)))
-            for dim, size in dataset.sizes.items()
-        }
-    )
-
-
-def _units(dim: str) -> dict[str, str]:
-    return {"units": "frame" if dim.startswith("time") else "1"}
+    dims = ("chain", "draw", "sequence", "time_future", *sequences.dims)
+    return Variable(dims, values[None], "frames that follow each sequence's own last one", "1")
 
 
 def _attributes(protocol: "Protocol | None") -> dict[str, Any]:
