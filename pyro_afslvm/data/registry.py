@@ -26,9 +26,9 @@ from pyro_afslvm.data.source import REGISTERED, SequenceSource, import_path
 from pyro_afslvm.data.videos.source import Videos
 
 GROUP = "pyro_afslvm.sources"
-SOURCES: tuple[type[SequenceSource], ...] = (
-    *(Arrays, BAIR, BinarizedMNIST, KTH, MovingDigits, MovingMNIST, Videos),
-)
+# This library's, imported here so that they are registered.
+SOURCES: list[type[SequenceSource]] = [Arrays, BAIR, BinarizedMNIST, KTH]
+SOURCES += [MovingDigits, MovingMNIST, Videos]
 
 _ARRAYS = (".npy", ".npz", ".nc", ".nc4", ".netcdf", ".cdf", ".h5")
 _DIGITS = (PUBLIC, IDX_TEST, IDX_TRAIN, f"{IDX_TEST}.gz", f"{IDX_TRAIN}.gz")
@@ -49,8 +49,8 @@ def load_installed() -> None:
         try:
             point.load()
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(f"source {point.name} ({point.value}): {reason}", stacklevel=2)
+            text = f"source {point.name} ({point.value}): {_reason(error)}"
+            warnings.warn(text, stacklevel=2)
 
 
 def find_source(name: str, *, trust: bool = False) -> type[SequenceSource]:
@@ -72,7 +72,7 @@ def find_source(name: str, *, trust: bool = False) -> type[SequenceSource]:
         load_installed()
         found = _registered(name)
     if not found and trust and "." in name:
-        import_module(name.rpartition(".")[0])
+        _import(name.rpartition(".")[0])
         found = _registered(name)
     if len(found) > 1:
         paths = " and ".join(map(import_path, found))
@@ -81,6 +81,17 @@ def find_source(name: str, *, trust: bool = False) -> type[SequenceSource]:
         what_to_do = "" if trust else ": import its module first, or give --trust to have it done"
         raise UnknownSourceError(f"{name} is no source that is known here{what_to_do}")
     return found[0]
+
+
+def _import(module: str) -> None:
+    try:
+        import_module(module)
+    except Exception as error:
+        raise UnknownSourceError(f"cannot import {module}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _registered(name: str) -> list[type[SequenceSource]]:
@@ -109,10 +120,7 @@ def source_from_config(config: dict[str, Any], *, trust: bool = False) -> Sequen
         ValueError: Its arguments do not fit.
     """
     name = str(config.get("class"))
-    try:
-        source = find_source(name, trust=trust)
-    except ImportError as error:
-        raise UnknownSourceError(f"source {name} of the run cannot be imported: {error}") from None
+    source = find_source(name, trust=trust)
     try:
         return source(**config.get("arguments", {}))
     except TypeError as error:

@@ -93,8 +93,14 @@ def test_a_stored_name_imports_nothing_unless_trusted(here: Path) -> None:
     assert source_from_config(config, trust=True).frame_shape == (1, 9, 9)
     assert Path("executed").exists()
     assert source_from_config(config).config() == config  # it is registered now
-    for name in ("lost.Ramp", "mine.Lost"):
-        with pytest.raises(UnknownSourceError, match=name):
+    (here / "broken.py").write_text("def (:\n")
+    refusals = {
+        "mine.Lost": "mine.Lost is no source that is known here$",
+        "lost.Ramp": "cannot import lost: ModuleNotFoundError",
+        "broken.Ramp": "cannot import broken: SyntaxError",
+    }
+    for name, message in refusals.items():
+        with pytest.raises(UnknownSourceError, match=message):
             source_from_config({"class": name}, trust=True)
 
 
