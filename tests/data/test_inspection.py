@@ -81,7 +81,7 @@ def test_copy_last_frame_is_what_the_model_reaches() -> None:
     torch.nn.init.constant_(next(conditioner.parameters()), float(np.log(scale)))
     model = FlowModel(TemporalAffine(conditioner), (1, 6, 6), context_length=3)
     test = source.dataset("test", num_frames=13)
-    scored = likelihood(Pair(model, None), test, noise=GAUSSIAN, scored_frames=10)
+    scored = likelihood(Pair(model, None), test, dequantization=GAUSSIAN, scored_frames=10)
     assert found.scored_on == "test"
     assert found.baselines.copy == pytest.approx(GAUSSIAN.to_nats(scored.mean), abs=5e-3)
     assert found.baselines.copy > found.baselines.static
