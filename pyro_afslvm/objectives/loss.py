@@ -45,10 +45,10 @@ class BoundLoss(nn.Module):
         with poutine.trace(param_only=True) as seen:
             loss = self.elbo.loss_and_grads(*programs, x)  # type: ignore[attr-defined]
         sites: list[Any] = [*seen.trace.nodes.values()]
-        for site in sites:
-            gradient = site["value"].unconstrained().grad
-            if gradient is not None:
-                gradient.div_(terms)
+        found = [site["value"].unconstrained() for site in sites]
+        for parameter in {id(p): p for p in found}.values():  # one may have several names
+            if parameter.grad is not None:
+                parameter.grad.div_(terms)
         of_model = loss[0] if isinstance(loss, tuple) else loss  # and of the guide
         return torch.tensor(float(torch_item(of_model)) / terms, requires_grad=True)
 

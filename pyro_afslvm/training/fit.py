@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,11 +11,12 @@ import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_afslvm.models.base import SequenceBatch
+from pyro_afslvm.models.base import SequenceBatch, SequenceModel, context_length
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.models.programs import evaluating
 from pyro_afslvm.objectives.loss import BoundLoss
 from pyro_afslvm.training.loop import descend, parameters
+from pyro_afslvm.training.progress import bound_bar
 
 
 class FitResult(NamedTuple):
@@ -85,7 +85,10 @@ def fit(
         forward=_Learned(loss, optimizer),
     )
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
-    with evaluating(model, guide), _bar(steps, shown=progress) as show:  # the modes come back
+    with (
+        evaluating(model, guide),
+        bound_bar("SVI", steps, shown=progress) as show,
+    ):  # the modes come back
         for step, value in enumerate(losses):
             bound[step], seconds[step] = -value, time.perf_counter() - start
             show(float(bound[step]))
@@ -116,10 +119,10 @@ class _Learned:
 
 def _check(model: nn.Module, data: Tensor) -> None:
     """Refuse bad data at once and not when their turn comes."""
-    context = int(getattr(model, "context_length", 0))
-    frame_shape = getattr(model, "frame_shape", tuple(data.shape[2:]))
+    # a user's own program says nothing of its frames
+    shape = model.frame_shape if isinstance(model, SequenceModel) else tuple(data.shape[2:])
     for part in data.split(64):
-        SequenceBatch.of(part, frame_shape=frame_shape, context_length=context)
+        SequenceBatch.of(part, frame_shape=shape, context_length=context_length(model))
 
 
 def _batches(model: nn.Module, data: Tensor, size: int, seed: int) -> Iterator[Tensor]:
@@ -130,28 +133,3 @@ def _batches(model: nn.Module, data: Tensor, size: int, seed: int) -> Iterator[T
         order = torch.randperm(len(data), generator=generator)
         for start in range(0, len(data) - size + 1, size):
             yield data[order[start : start + size]].to(like.device, like.dtype)
-
-
-@contextmanager
-def _bar(steps: int, *, shown: bool) -> Iterator[Callable[[float], None]]:
-    if not shown:
-        yield lambda bound: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("SVI"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("bound {task.fields[bound]}"),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task("SVI", total=steps, bound="")
-        yield lambda bound: bar.update(task, advance=1, bound=f"{bound:.2f}")

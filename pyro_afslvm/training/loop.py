@@ -18,6 +18,7 @@ def descend(
     clip_norm: float,
     kl_warmup: int = 0,
     first_step: int = 0,
+    check: bool = True,
     forward: Callable[[Tensor], Tensor] | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> Iterator[Tensor]:
@@ -34,6 +35,7 @@ def descend(
         clip_norm: largest norm of all gradients together.
         kl_warmup: steps over which the divergence of the latents comes to count in full.
         first_step: the number of steps done before.
+        check: whether to look at each loss before its step; an accelerator is waited for.
         forward: calls the loss, where something is wrapped around it, such as Fabric's module.
         backward: takes the gradients, as :meth:`torch.Tensor.backward` does.
 
@@ -41,19 +43,21 @@ def descend(
         the loss of each batch, before the step that it caused; a number on the device.
 
     Raises:
-        DivergenceError: if the loss is not finite; the step is not taken. An accelerator is not
-            waited for: there it is for the caller to look.
+        DivergenceError: if the loss is not finite; the step is not taken.
     """
     loss.train()
-    for step, x in enumerate(batches, first_step):
-        loss.latents.scale = warmed_up(step, kl_warmup)
-        value = _finite(forward or loss, x, step)
-        if value.requires_grad:  # not where there is nothing to learn
-            backward(value)
-        nn.utils.clip_grad_norm_(parameters(optimizer), clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        yield value.detach()
+    try:
+        for step, x in enumerate(batches, first_step):
+            optimizer.zero_grad()
+            loss.latents.scale = warmed_up(step, kl_warmup)
+            value = _finite(forward or loss, x, step, check)
+            if value.requires_grad:  # not where there is nothing to learn
+                backward(value)
+            nn.utils.clip_grad_norm_(parameters(optimizer), clip_norm)
+            optimizer.step()
+            yield value.detach()
+    finally:
+        optimizer.zero_grad()  # nothing is left for another training to add to
 
 
 def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -61,7 +65,7 @@ def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _finite(loss: Callable[[Tensor], Tensor], x: Tensor, step: int) -> Tensor:
+def _finite(loss: Callable[[Tensor], Tensor], x: Tensor, step: int, check: bool) -> Tensor:
     try:
         value = loss(x)
     except ValueError as error:
@@ -70,6 +74,6 @@ def _finite(loss: Callable[[Tensor], Tensor], x: Tensor, step: int) -> Tensor:
             raise
         # Pyro's validation met NaN in a distribution, or torch's on its behalf
         raise DivergenceError(step, " ".join((reason + invalid).split()), x) from None
-    if value.device.type == "cpu" and not torch.isfinite(value):
+    if check and not torch.isfinite(value):
         raise DivergenceError(step, f"the bound is {-float(value.detach())}", x)
     return value

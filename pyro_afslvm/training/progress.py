@@ -1,29 +1,45 @@
-"""A progress bar over a training."""
+"""Progress bars over a training."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pyro_afslvm.utils.progress import progress_bar
+
 if TYPE_CHECKING:
     from pyro_afslvm.training.session import Session
-from pyro_afslvm.utils.progress import _bar
 
 
 @contextmanager
 def training_bar(name: str, *, shown: bool = True) -> Iterator[Callable[["Session"], None]]:
-    """A bar over the steps or seconds of a training, with its last validation figure."""
-    with _bar(shown=shown) as bar:
+    """Show a bar over the steps or seconds of a training, with its last validation."""
+    with progress_bar(shown=shown) as bar:
         task = bar.add_task(name, total=None, note="")
 
-        def report(training: "Session") -> None:
-            seconds = training.settings.seconds
-            share = training.step / training.steps
+        def report(session: "Session") -> None:
+            seconds = session.settings.seconds
+            share = session.step / session.steps
             if seconds is not None:
-                share = max(share, training.seconds / seconds)
-            note = f"step {training.step}"
-            if training.curve:
-                _, _, train, valid = training.curve[-1]
+                share = max(share, session.seconds / seconds)
+            note = f"step {session.step}"
+            if session.curve:
+                _, _, train, valid = session.curve[-1]
                 note += f"  train {train:.3f}  validation {valid:.3f} nats/dim"
             bar.update(task, total=1.0, completed=min(share, 1.0), note=note)
+
+        yield report
+
+
+@contextmanager
+def bound_bar(name: str, steps: int, *, shown: bool = True) -> Iterator[Callable[[float], None]]:
+    """Show a bar over steps, with the bound at the last of them."""
+    with progress_bar(shown=shown) as bar:
+        task = bar.add_task(name, total=steps, note="")
+        done = 0
+
+        def report(bound: float) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, completed=done, note=f"{done}/{steps}  bound {bound:.2f}")
 
         yield report

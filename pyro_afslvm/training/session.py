@@ -45,8 +45,8 @@ class Session:
     Attributes:
         step: steps done.
         seconds: spent on them, by the slowest process; not on validation and checkpoints.
-        curve: step, seconds, training and validation figure in nats/dim, at each validation.
-        interrupted: whether to stop after this step.
+        curve: step, seconds, nats/dim in training and validation, at each validation.
+        interrupted: whether this process was asked to stop after the step.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Session:
 
         Raises:
             TrainingError: if the bound is not finite.
+            KeyboardInterrupt: on Ctrl-C, once the step has ended and a checkpoint was written.
         """
         losses = descend(
             self.loss,
@@ -118,15 +119,18 @@ class Session:
             clip_norm=self.settings.clip_norm,
             kl_warmup=self.settings.kl_warmup,
             first_step=self.step,
+            check=self.fabric.device.type == "cpu",  # elsewhere at the next validation
             forward=self._forward,
             backward=self.fabric.backward,
         )
         try:
             clock = time.perf_counter()
             for loss in losses:
-                self._after_step(loss, time.perf_counter() - clock)
-                if self.is_done or self.interrupted:
+                stop = self._after_step(loss, time.perf_counter() - clock)
+                if self.is_done:
                     break
+                if stop:
+                    raise KeyboardInterrupt
                 clock = time.perf_counter()
         except DivergenceError as error:
             self._give_up(error)
@@ -148,7 +152,8 @@ class Session:
         device, mixed = self.fabric.device.type, self.settings.precision == "bf16-mixed"
         return torch.autocast(device, torch.bfloat16, enabled=mixed)
 
-    def _after_step(self, loss: Tensor, seconds: float) -> None:
+    def _after_step(self, loss: Tensor, seconds: float) -> bool:
+        """Note a step; tell whether all processes are to stop here, for any was interrupted."""
         self._losses.append(loss)
         self.step += 1
         self.seconds += seconds
@@ -156,15 +161,15 @@ class Session:
             self.average.update_parameters(self.loss)
         self.report(self)
         # clocks and signals differ between processes, the decision must not
-        self.seconds, stop = self.processes.largest(self.seconds, self.interrupted)
-        self.interrupted = bool(stop)
+        self.seconds, interrupted = self.processes.largest(self.seconds, self.interrupted)
         if self.step % self.settings.validate_every == 0 or self.is_done:
             self._end_period()
-        elif self.interrupted:
+        elif interrupted:
             self._pause()
+        return bool(interrupted)
 
     def _end_period(self) -> None:
-        """Validate, note the figures, keep a checkpoint."""
+        """Validate, note the nats/dim, keep a checkpoint."""
         train = self._nats_per_dim(-float(self._mean_losses().mean()))
         self._losses = []
         # batch norm's statistics are those of the first process

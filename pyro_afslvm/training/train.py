@@ -115,8 +115,6 @@ def _train(session: Session, data: SequenceDataset) -> None:
     )
     with interruptible(session), watched(fabric.device):
         session.train(loader)
-    if session.interrupted and not session.is_done:
-        raise KeyboardInterrupt
 
 
 def launched(settings: TrainSettings, run: Run) -> Fabric:

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
-def _bar(*, shown: bool = True) -> Progress:
+def progress_bar(*, shown: bool = True) -> Progress:
+    """Make a bar with a description before it and, as ``note``, a text behind it."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -20,7 +21,7 @@ def _bar(*, shown: bool = True) -> Progress:
 @contextmanager
 def counting_bar(name: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar over things that are counted."""
-    with _bar(shown=shown) as bar:
+    with progress_bar(shown=shown) as bar:
         task = bar.add_task(name, total=None, note="")
 
         def report(done: int, total: int) -> None:

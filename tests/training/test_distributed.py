@@ -55,6 +55,7 @@ import os, signal, time
 from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.runs.recipe import load_recipe
 from pyro_afslvm.runs.settings import TrainSettings
+from pyro_afslvm.training.session import Session
 from pyro_afslvm.training.train import train
 
 def run(name, out, *, report=None, **changes):
@@ -73,10 +74,23 @@ def dawdle(training):
 run("flow", "gradients", steps=1, clip_norm=1e9)
 run("slvm", "seconds", steps=10**6, seconds=1.0, report=dawdle)
 run("slvm", "whole", steps=9)
-try:
-    run("slvm", "cut", steps=9, report=interrupt)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
+def interrupted(name, **options):
+    try:
+        run("slvm", name, steps=9, **options)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+
+interrupted("cut", report=interrupt)
+
+end_period = Session._end_period
+
+def end_and_interrupt(session):  # between two decisions, in one process only
+    end_period(session)
+    if session.step == 4 and session.fabric.global_rank == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+
+Session._end_period = end_and_interrupt
+interrupted("late")
 """
 
 
@@ -148,7 +162,7 @@ def test_training_by_torchrun(tmp_path: Path) -> None:
     for name, text in (("slvm", SLVM), ("flow", FLOW)):
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "program.py").write_text(PROGRAM)
-    assert torchrun(tmp_path, "program.py").count("interrupted") == 2
+    assert torchrun(tmp_path, "program.py").count("interrupted") == 4
 
     adam = load_checkpoint(tmp_path / "gradients" / "last.ckpt")["optimizer"]["state"]
     for moments, gradient in zip(
@@ -163,6 +177,7 @@ def test_training_by_torchrun(tmp_path: Path) -> None:
 
     whole, cut = Run(tmp_path / "whole"), Run(tmp_path / "cut")
     assert load_checkpoint(cut.last)["step"] == 6
+    assert load_checkpoint(tmp_path / "late" / "last.ckpt")["step"] == 5
     options = ["--data", "MovingDigits", "--data.size", "16", "--accelerator", "cpu"]
     options += ["--validate_every", "4", "--validation_sequences", "3", "--scored_frames", "3"]
     options += ["--steps", "9", "--out", "cut", "--resume"]

@@ -152,6 +152,35 @@ def moved(pair: Pair, before: list[Tensor]) -> list[bool]:
     return [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
 
 
+def test_a_parameter_of_two_names_is_divided_once() -> None:
+    pair, x = system("plain", "filtering"), sequences()
+    pair.model.train(), pair.guide.train()
+
+    def guide(x: Tensor, **options: object) -> None:
+        pyro.module("shared", pair.model.flow)
+        pair.guide(x, **options)
+
+    alone = gradients(BoundLoss(pair, RenyiELBO(num_particles=2)), x)
+    shared = gradients(BoundLoss(Pair(pair.model, guide), RenyiELBO(num_particles=2)), x)
+    for one, other in zip(alone, shared, strict=False):  # those of the model come first
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
+
+
+def test_gradients_are_left_to_nobody() -> None:
+    pair, x = system("plain", "filtering"), sequences()
+    learned = [p for part in pair for p in part.parameters()]
+    for parameter in learned:
+        parameter.grad = torch.full_like(parameter, 1e9)  # of a training that was cut off
+    assert all(g.abs().max() < 1e6 for g in gradients(BoundLoss(pair), x))
+    fit(*pair, x, steps=1, progress=False)
+    assert all(p.grad is None for p in learned)
+    bad = x.clone()
+    bad[0, -1] = 1e200
+    with pytest.raises(TrainingError):
+        fit(*pair, bad, steps=1, elbo=RenyiELBO(num_particles=2), progress=False)
+    assert all(p.grad is None for p in learned)
+
+
 def test_wake_sleep_trains_model_and_guide() -> None:
     pair, x = system("plain", "filtering"), sequences()
     before = [p.detach().clone() for part in pair for p in part.parameters()]

@@ -21,6 +21,7 @@ from pyro_afslvm.training.errors import TrainingError
 from pyro_afslvm.training.sampler import StepBatches
 from pyro_afslvm.training.session import Session
 from pyro_afslvm.training.train import train
+from pyro_afslvm.utils.distributed import Processes
 from pyro_afslvm.utils.seeding import seed_step
 from tests.support.processes import run_python
 
@@ -144,6 +145,47 @@ def test_interrupt_saves_and_resumes(recipe, source, tmp_path):
     assert_same(whole, cut)
     assert_same_curve(whole, cut)
     assert load_checkpoint(whole.best)["step"] == load_checkpoint(cut.best)["step"]
+
+
+@pytest.mark.parametrize("when", ["while processes talk", "after a step", "after a period"])
+def test_no_interrupt_is_lost(when, recipe, source, tmp_path, monkeypatch):
+    """Whenever it comes: it ends this step or the next one, and a checkpoint is there."""
+    whole = train(recipe, source, tmp_path / "whole", settings(steps=9))
+    talk, after = Processes.largest, Session._after_step
+    last = 4 if when == "after a period" else 3
+
+    def interrupted_talk(self, *values):
+        found = talk(self, *values)
+        if when == "while processes talk" and len(talks) == last - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        talks.append(values)
+        return found
+
+    def interrupted_after(self, *arguments):
+        over = after(self, *arguments)
+        if when != "while processes talk" and self.step == last:
+            os.kill(os.getpid(), signal.SIGINT)
+        return over
+
+    talks = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Processes, "largest", interrupted_talk)
+        patched.setattr(Session, "_after_step", interrupted_after)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, source, tmp_path / "cut", settings(steps=9))
+    assert load_checkpoint(tmp_path / "cut" / "last.ckpt")["step"] == last + 1
+    cut = train(recipe, source, tmp_path / "cut", settings(steps=9), resume=True)
+    assert_same(whole, cut)
+    assert_same_curve(whole, cut)
+
+
+def test_an_interrupt_of_the_last_step_changes_nothing(recipe, source, tmp_path):
+    def interrupt(session: Session) -> None:
+        if session.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = train(recipe, source, tmp_path / "run", settings(steps=3), report=interrupt)
+    assert load_checkpoint(run.last)["step"] == 3
 
 
 def test_nan_stops_and_keeps_the_checkpoint(recipe, source, tmp_path):
