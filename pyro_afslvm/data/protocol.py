@@ -147,6 +147,6 @@ def check_ceiling(
     tolerance = 5 * kind.spread / math.sqrt(num_values) + 20 / num_values
     if nats_per_dim > kind.ceiling + tolerance:
         raise ValueError(
-            f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the dequantization "
+            f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the "
             f"dequantization, {kind.ceiling:.4f} ({kind.name}): a bug"
         )

@@ -1,5 +1,7 @@
 """Arrays for pictures of a trained model: what its flow does, and what it samples."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -72,7 +74,7 @@ def _flow_steps(pair: Pair, x: Tensor) -> dict[str, Tensor]:
     if flow is None or not flow.is_affine:
         return {}
     arrays = {"frames": x[:, skip:]}
-    steps = flow.condition(history=x[:, :skip]).intermediates(x[:, skip:])
+    steps: Any = flow.condition(history=x[:, :skip]).intermediates(x[:, skip:])  # affine ones
     for m, step in enumerate(steps, 1):
         arrays[f"shift_{m}"] = step.shift
         arrays[f"scale_{m}"] = step.log_scale.exp()
