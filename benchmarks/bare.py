@@ -59,13 +59,13 @@ def clamped(log_scale: Tensor) -> Tensor:
     return log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
 
 
-def bare_loss(networks: Networks, x: Tensor, noise: Tensor | None = None) -> Tensor:
+def bare_loss(networks: Networks, x: Tensor, eps: Tensor | None = None) -> Tensor:
     """Negative bound in nats of ``(batch, T, *frame_shape)``, with one network pass over time.
 
     Args:
         networks: of the model.
         x: the sequences.
-        noise: of the posterior, ``(batch, scored frames, latent_size)``; drawn if not given.
+        eps: of the posterior, ``(batch, scored frames, latent_size)``; drawn if not given.
     """
     total: Tensor | float = 0.0
     for network in networks.flows:
@@ -77,26 +77,26 @@ def bare_loss(networks: Networks, x: Tensor, noise: Tensor | None = None) -> Ten
         total = of_rest + log_scale
     if networks.decoder is None:
         return -standard_log_prob(x, total)
-    z, kl = _bare_latents(networks, x, noise)
+    z, kl = _bare_latents(networks, x, eps)
     location, scale = networks.decoder(z)
     return kl - standard_log_prob((x - location) / scale, scale.log() + total)
 
 
-def _bare_latents(networks: Networks, y: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+def _bare_latents(networks: Networks, y: Tensor, eps: Tensor | None) -> tuple[Tensor, Tensor]:
     posterior, prior = networks.posterior, networks.prior
     if posterior is None or prior is None or networks.encoder is None:
         raise TypeError("expected the networks of a model with latent variables")
     features = networks.encoder(y)
-    if noise is None:
-        noise = torch.randn(*y.shape[:2], posterior.features, dtype=y.dtype, device=y.device)
+    if eps is None:
+        eps = torch.randn(*y.shape[:2], posterior.features, dtype=y.dtype, device=y.device)
     state, previous, draws = posterior.initial_state(y.shape[:1]), None, []
     log_q = torch.zeros((), dtype=y.dtype, device=y.device)
     for t in range(y.shape[1]):
         (shift, log_scale), state = posterior.step(previous, state, context=features[:, t])
         log_scale = clamped(log_scale)
-        previous = shift + log_scale.exp() * noise[:, t]
+        previous = shift + log_scale.exp() * eps[:, t]
         draws.append(previous)
-        log_q = log_q + standard_log_prob(noise[:, t], log_scale)
+        log_q = log_q + standard_log_prob(eps[:, t], log_scale)
     z = torch.stack(draws, 1)
     shift, log_scale = prior(z)
     log_scale = clamped(log_scale)

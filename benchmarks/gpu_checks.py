@@ -1,4 +1,4 @@
-"""Whether an accelerator computes what the processor does in double precision."""
+"""Checks that an accelerator computes what the processor does in double precision."""
 
 import copy
 import math
@@ -31,11 +31,11 @@ STEPS = 3  # of the graph's, after as many before it was captured
 
 
 class Problem(NamedTuple):
-    """A model, what it is asked, and the noise it is given."""
+    """A model, what it is asked, and the draws it is given."""
 
     pair: Pair
     x: Tensor
-    noise: Tensor  # of the latents of x
+    eps: Tensor  # of the latents of x, N(0, I)
     future: Tensor  # of the frames that follow
 
     def on(self, device: torch.device, dtype: torch.dtype) -> "Problem":
@@ -53,16 +53,16 @@ class Outcome(NamedTuple):
     frames: Tensor  # that follow
 
 
-class FixedNoise(Messenger):
-    """Latents are the transform of a noise that is given."""
+class FixedEps(Messenger):
+    """Latents are the transforms of N(0, I) draws that are given."""
 
-    def __init__(self, noise: Tensor) -> None:
+    def __init__(self, eps: Tensor) -> None:
         super().__init__()
-        self.noise = noise
+        self.eps = eps
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] == "z" and msg["value"] is None:
-            value = self.noise
+            value = self.eps
             for transform in msg["fn"].transforms:
                 value = transform(value)
             msg["value"] = value
@@ -74,8 +74,8 @@ def problem(recipe: str, *, batch: int, size: int, scored: int, seed: int = 0) -
     pair = build_pair(load_recipe(recipe), (1, size, size))
     x = moving_discs(batch, crop_length(pair.model, scored), size)
     steps = x.shape[1] - pair.model.context_length
-    noise = torch.randn(batch, steps, getattr(pair.model, "latent_size", 1))
-    return Problem(pair, x, noise, torch.randn(batch, scored, pair.model.eps_size))
+    eps = torch.randn(batch, steps, getattr(pair.model, "latent_size", 1))
+    return Problem(pair, x, eps, torch.randn(batch, scored, pair.model.eps_size))
 
 
 def moving_discs(batch: int, frames: int, size: int) -> Tensor:
@@ -99,7 +99,7 @@ def settle(asked: Problem, steps: int) -> None:
 def outcome(asked: Problem, precision: Precision) -> Outcome:
     """Loss and gradient in training mode; then frames that follow, in evaluation mode."""
     bound = BoundLoss(asked.pair)
-    with FixedNoise(asked.noise), autocast(asked.x.device, precision):
+    with FixedEps(asked.eps), autocast(asked.x.device, precision):
         loss = bound(asked.x)
     loss.backward()
     gradient = torch.cat([p.grad.flatten() for p in bound.parameters() if p.grad is not None])
@@ -112,8 +112,8 @@ def outcome(asked: Problem, precision: Precision) -> Outcome:
 
 
 def rolled_out(asked: Problem, precision: Precision) -> Tensor:
-    """Frames that follow, from noise that is given: ``(batch, horizon, *frame_shape)``."""
-    with FixedNoise(asked.noise):
+    """Frames that follow, from draws that are given: ``(batch, horizon, *frame_shape)``."""
+    with FixedEps(asked.eps):
         sample = following(asked.pair, asked.x, precision)
     return sample(asked.future)
 
@@ -132,10 +132,10 @@ def _share(error: Tensor, of: Tensor) -> float:
 
 
 def graph_error(asked: Problem) -> dict[str, Any]:
-    """A captured step against one that is not, after some steps; and whether its noise is fresh."""
+    """Compare a captured step with one that is not, after some steps; are its draws fresh?"""
     try:
         captured = CapturedStep(_step(asked, fixed=True), warmup=STEPS)
-        fresh = _noise_is_fresh(asked)
+        fresh = _draws_are_fresh(asked)
     except RuntimeError as error:
         return {"reason": str(error).splitlines()[0]}
     plain = _step(asked, fixed=True)
@@ -143,7 +143,7 @@ def graph_error(asked: Problem) -> dict[str, Any]:
     found = [float(captured()) for _ in range(STEPS)]
     dims = math.prod(asked.pair.model.frame_shape)
     error = max(abs(a - b) for a, b in zip(found, expected, strict=True)) / dims
-    return {"loss": error, "noise": fresh}
+    return {"loss": error, "fresh": fresh}
 
 
 def _step(asked: Problem, *, fixed: bool, learning_rate: float = 1e-4) -> TrainingStep:
@@ -153,13 +153,13 @@ def _step(asked: Problem, *, fixed: bool, learning_rate: float = 1e-4) -> Traini
     def loss() -> Tensor:
         if not fixed:
             return bound(own.x)
-        with FixedNoise(own.noise):
+        with FixedEps(own.eps):
             return bound(own.x)
 
     return TrainingStep(bound, loss, "float32", learning_rate=learning_rate)
 
 
-def _noise_is_fresh(asked: Problem) -> bool:
+def _draws_are_fresh(asked: Problem) -> bool:
     """Whether the latents of two replays differ; true where there are none."""
     if asked.pair.guide is None:
         return True
@@ -196,8 +196,8 @@ def failures(name: str, found: dict[str, Any]) -> list[str]:
     graph = found.get("graph", {})
     if "loss" in graph:
         wrong += _too_far(f"{name}, graph: loss", graph["loss"], GRAPH_LIMIT)
-    if graph.get("noise") is False:
-        wrong.append(f"{name}, graph: every replay has the same noise")
+    if graph.get("fresh") is False:
+        wrong.append(f"{name}, graph: every replay has the same draws")
     return wrong
 
 

@@ -58,7 +58,7 @@ class TrainingStep:
 
 
 class CapturedStep:
-    """A training step as a CUDA graph: noise of latents is fresh at every replay.
+    """A training step as a CUDA graph: draws of latents are fresh at every replay.
 
     Whatever Python decides is decided once: shapes, train and eval mode, weights of the bound.
     New data are copied into the tensor that the step was captured with.

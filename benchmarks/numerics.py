@@ -1,4 +1,4 @@
-"""Changes by bfloat16 networks: of the bound on the same weights and noise, and of training."""
+"""Changes by bfloat16 networks: of the bound on the same weights and draws, and of training."""
 
 import math
 import statistics

@@ -18,16 +18,16 @@ from pyro_afslvm.models.programs import evaluating
 
 @torch.no_grad()
 def following(pair: Pair, x: Tensor, precision: Precision) -> Callable[[Tensor], Tensor]:
-    """Noise ``(batch, horizon, eps_size)`` to the frames that follow ``x``."""
+    """Give the map from draws ``(batch, horizon, eps_size)`` to the frames that follow ``x``."""
     model, guide = pair
     with evaluating(model, guide), autocast(x.device, precision):
         z = None if guide is None else guide(x)
         state = model.initial_state(x.shape[:1], given=model.given(x), z=z)
 
     @torch.no_grad()
-    def sample(noise: Tensor) -> Tensor:  # -> (batch, horizon, *frame_shape)
+    def sample(eps: Tensor) -> Tensor:  # -> (batch, horizon, *frame_shape)
         with evaluating(model, guide), autocast(x.device, precision):
-            frames: Tensor = simulate(model, noise, state).x
+            frames: Tensor = simulate(model, eps, state).x
         return frames
 
     return sample

@@ -35,15 +35,15 @@ class Sequential:
         self.encoder = None if encoder is None else plain(encoder.network)
         self.decoder = None if networks.decoder is None else PlainDecoder(networks.decoder)
 
-    def loss(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def loss(self, x: Tensor, eps: Tensor | None = None) -> Tensor:
         """Negative bound of ``(batch, T, *frame_shape)`` in nats.
 
         Args:
             x: the sequences.
-            noise: of the posterior, ``(batch, scored frames, latent_size)``; drawn if not given.
+            eps: of the posterior, ``(batch, scored frames, latent_size)``; drawn if not given.
         """
         loss = torch.zeros((), dtype=x.dtype, device=x.device)
-        buffers, latents = [[] for _ in self.flows], Latents(self, x[:, 0], noise)
+        buffers, latents = [[] for _ in self.flows], Latents(self, x[:, 0], eps)
         for frame in x.unbind(1):
             inverted = self.invert(frame, buffers)
             if inverted is None:
@@ -139,8 +139,8 @@ class FlowStep:
 class Latents:
     """Latents drawn from posterior or prior, one after the other."""
 
-    def __init__(self, model: Sequential, like: Tensor, noise: Tensor | None) -> None:
-        self.encoder, self.noise, self.t = model.encoder, noise, 0
+    def __init__(self, model: Sequential, like: Tensor, eps: Tensor | None) -> None:
+        self.encoder, self.eps, self.t = model.encoder, eps, 0
         networks = model.networks
         if networks.prior is not None and networks.posterior is not None:
             self.prior, self.posterior = networks.prior, networks.posterior
@@ -153,11 +153,11 @@ class Latents:
         shift, log_scale, self.of_posterior = _lstm_step(
             self.posterior, self.z, self.of_posterior, self.encoder(y)
         )
-        noise = torch.randn_like(shift) if self.noise is None else self.noise[:, self.t]
+        eps = torch.randn_like(shift) if self.eps is None else self.eps[:, self.t]
         prior_shift, prior_log_scale = self._predict()
-        self.z, self.t = shift + log_scale.exp() * noise, self.t + 1
+        self.z, self.t = shift + log_scale.exp() * eps, self.t + 1
         error = (self.z - prior_shift) / prior_log_scale.exp()
-        kl = standard_log_prob(noise, log_scale) - standard_log_prob(error, prior_log_scale)
+        kl = standard_log_prob(eps, log_scale) - standard_log_prob(error, prior_log_scale)
         return self.z, kl
 
     def sample(self) -> Tensor:

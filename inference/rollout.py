@@ -2,7 +2,7 @@
 
     python -m inference.rollout runs/slvm_af1 --horizon 10 --samples 20
 
-Rolls test sequences out as the model samples (temperature 1) and without noise (0), prints the
+Rolls test sequences out as the model samples (temperature 1) and along its modes (0), prints the
 scores beside those of copying the last frame, and writes the forecasts and two pictures.
 """
 
@@ -24,6 +24,7 @@ from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run
 from pyro_afslvm.data import SequenceSource, choose_dequantization
 from pyro_afslvm.metrics import forecast_scores
+from pyro_afslvm.models.base import context_length
 from pyro_afslvm.plots import forecast_lines, frame_strip, score_curves, to_png
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.utils.checks import check_minimum
@@ -193,10 +194,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--given", type=int, default=6, help="frames that are given")
     parser.add_argument("--horizon", type=int, default=10, help="frames that are sampled")
     parser.add_argument(
-        "--temperatures", type=float, nargs="+", default=[1.0, 0.0], help="of the noise"
+        "--temperatures", type=float, nargs="+", default=[1.0, 0.0], help="factors of the draws"
     )
     parser.add_argument("--chunk", type=int, default=10, help="samples at a time")
-    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    parser.add_argument("--seed", type=int, default=0, help="of dequantization and samples")
     parser.add_argument("--out", type=str | None, help="folder to write in (default: the run's)")
     parser.add_source("default: the run's data")
     options = parser.parse_args(arguments)
@@ -217,7 +218,7 @@ def roll_out(options: Namespace) -> None:
     run = Run.open(options.run)
     source = options.data or run.load_source(recipe=options.recipe, trust=options.trust)
     pair, recipe, _ = load_run(run, source=source, recipe=options.recipe, trust=options.trust)
-    given = max(options.given, getattr(pair.model, "context_length", 0) + 1)
+    given = max(options.given, context_length(pair.model) + 1)
     chosen = {"given": given, "seed": options.seed}
     x = sequences(
         source,

@@ -65,7 +65,7 @@ def show(figure):
 # ## Data
 #
 # Two digits that move and bounce over a still photograph, 24 × 24 pixels. Pixels are whole
-# numbers; for a density they are made real by a little noise,
+# numbers; for a density they are made real by dequantization,
 # $x = v / 255 + \epsilon$, $\epsilon \sim N(0, (1/256)^2)$.
 
 # %%
@@ -123,7 +123,7 @@ dims = SCORED * math.prod(FRAME)
 
 
 def nats_per_dim(nats):
-    """Of 8-bit pixels: densities of x in [0, 1] are 256 times as large."""
+    """Units of 8-bit pixels: densities of x in [0, 1] are 256 times as large."""
     return nats / dims - math.log(256)
 
 
@@ -177,9 +177,9 @@ pd.Series(
 # %%
 x = test[:1]
 with torch.no_grad():
-    (level,) = model.flow.condition(history=x[:, :GIVEN]).intermediates(x[:, GIVEN:])
-    y = level.noise
-drawn = FlowStep(level.shift[0], level.log_scale.exp()[0], y[0])
+    (step,) = model.flow.condition(history=x[:, :GIVEN]).intermediates(x[:, GIVEN:])
+    y = step.noise
+drawn = FlowStep(step.shift[0], step.log_scale.exp()[0], y[0])
 show(flow_figure(x[0, GIVEN:], [FlowStep(*(part.numpy() for part in drawn))], first=GIVEN + 1))
 
 # %% [markdown]

@@ -132,8 +132,8 @@ show(frame_strip(rows, context=GIVEN))
 # %% [markdown]
 # ## Temperature
 #
-# The noise of latents and frames can be scaled: 1 samples the model, 0 follows the mode of
-# every step. Less noise makes sharper pictures, and forecasts that are too sure of themselves.
+# The draws of latents and frames can be scaled: 1 samples the model, 0 follows the mode of
+# every step. Smaller draws make sharper pictures, and forecasts that are too sure of themselves.
 
 # %%
 temperatures = (1.0, 0.5, 0.0)

@@ -69,7 +69,7 @@ def _evaluate_parser() -> ArgumentParser:
     _add_run(parser)
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
     parser.add_argument("--limit", type=int | None, help="use only so many sequences")
-    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    parser.add_argument("--seed", type=int, default=0, help="of dequantization and samples")
     return parser
 
 
@@ -80,7 +80,7 @@ def _sample_parser() -> ArgumentParser:
     parser.add_argument("--num_samples", type=int, default=3, help="futures of each")
     parser.add_argument("--context", type=int, default=6, help="frames that are given")
     parser.add_argument("--horizon", type=int, default=14, help="frames that are sampled")
-    parser.add_argument("--seed", type=int, default=0, help="of noise and samples")
+    parser.add_argument("--seed", type=int, default=0, help="of dequantization and samples")
     return parser
 
 

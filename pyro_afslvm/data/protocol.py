@@ -41,7 +41,7 @@ class Protocol:
         split: The split that was scored.
         context_frames: Frames given first and not scored.
         scored_frames: Frames scored after them.
-        noise: Name of the dequantization, as it is called in stored results.
+        noise: Name of the dequantization; stored results call it so.
         num_samples: Posterior samples per sequence.
         bound: What was computed, such as ``"exact"`` or ``"ELBO"``.
         seed: Seed of the dequantization and of the samples.
@@ -65,7 +65,7 @@ class Protocol:
     split: str
     context_frames: int
     scored_frames: int
-    noise: str  # of the dequantization: stored results keep this key
+    noise: str  # the dequantization's name; stored results keep this key
     num_samples: int
     bound: str
     seed: int
@@ -147,6 +147,6 @@ def check_ceiling(
     tolerance = 5 * kind.spread / math.sqrt(num_values) + 20 / num_values
     if nats_per_dim > kind.ceiling + tolerance:
         raise ValueError(
-            f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the dequantization "
-            f"noise, {kind.ceiling:.4f} ({kind.name}): a bug"
+            f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the "
+            f"dequantization, {kind.ceiling:.4f} ({kind.name}): a bug"
         )

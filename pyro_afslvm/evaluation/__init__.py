@@ -1,1 +1,1 @@
-"""Figures and pictures of a trained model."""
+"""Metrics and pictures of a trained model."""

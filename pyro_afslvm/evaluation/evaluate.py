@@ -1,5 +1,6 @@
 """Metrics of a trained model on a data set, with the protocol they were got under."""
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from pyro_afslvm.data import (
 from pyro_afslvm.data.dequantize import BinaryPixels
 from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.metrics import temporal_correlation
-from pyro_afslvm.models.base import context_length
+from pyro_afslvm.models.base import context_length, flow_of
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.utils.distributed import ALONE, Processes
@@ -42,7 +43,7 @@ class Likelihood(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Over sequences."""
+        """Mean over sequences."""
         return float(self.per_sequence.mean())
 
     @property
@@ -65,7 +66,7 @@ def likelihood(
     progress: Progress = lambda done, total: None,
     processes: Processes = ALONE,
 ) -> Likelihood:
-    """Bound (exact for flows) on the last frames of each sequence.
+    """Compute the bound (exact for flows) on the last frames of each sequence.
 
     Args:
         pair: model and guide, set to evaluation mode here.
@@ -112,7 +113,7 @@ def correlations(
     seed: int = 0,
     processes: Processes = ALONE,
 ) -> tuple[float | None, float | None]:
-    """Temporal correlation (Eq. 31) of the frames and of the noise behind them.
+    """Compute the temporal correlation (Eq. 31) of the frames and of the noise behind them.
 
     Returns:
         corr x, and corr y or ``None`` for a model without a flow; ``None`` for both in all
@@ -120,7 +121,7 @@ def correlations(
     """
     pair.eval()
     device = next(pair.model.parameters()).device
-    flow, context = getattr(pair.model, "flow", None), getattr(pair.model, "context_length", 0)
+    flow, context = flow_of(pair.model), context_length(pair.model)
     frames: dict[int, Tensor] = {}
     noise: dict[int, Tensor] = {}
     for i, batch in _batches(data, 25, processes):
@@ -166,61 +167,70 @@ def evaluate(
         correlations, the number of parameters, and the protocols; for binary images nats/image
         too.
     """
-    frames = crop_length(pair.model, scored_frames, most=source.num_frames)
-    scored_frames = min(scored_frames, frames - context_length(pair.model))
-    full = source.dataset(split, num_frames=frames)
-    chosen: Any = Subset(full, range(min(limit or len(full), len(full))))
-    results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
+    crops = _crops(pair, source, split, scored_frames, limit)
+    shared: dict[str, Any] = {"scored_frames": crops.scored, "seed": seed, "processes": processes}
     dequantizations = _reported(source)
-    total = len(dequantizations) * len(chosen)
+    results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
     for k, dequantization in enumerate(dequantizations):
         found = likelihood(
             pair,
-            chosen,
+            crops.data,
             dequantization=dequantization,
-            scored_frames=scored_frames,
             num_samples=num_samples,
-            seed=seed,
-            progress=lambda done, n, k=k: progress(done + k * n, total),  # type: ignore[misc]
-            processes=processes,
+            progress=_share_of(progress, k, len(dequantizations)),
+            **shared,
         )
-        protocol = _protocol(
-            pair, source, split, frames, scored_frames, dequantization.name, num_samples, seed
-        )
-        results |= _metrics(found, dequantization, protocol, len(chosen))
+        protocol = _protocol(pair, source, crops, dequantization.name, num_samples, seed)
+        results |= _metrics(found, dequantization, protocol, len(crops.data))
         results |= _image_metrics(found, dequantization, math.prod(source.frame_shape))
     x = y = None
-    if scored_frames > 1:
-        x, y = correlations(
-            pair,
-            chosen,
-            dequantization=dequantizations[0],
-            scored_frames=scored_frames,
-            seed=seed,
-            processes=processes,
-        )
-    return results | {
-        "correlation_x": _number(x),
-        "correlation_y": _number(y),
-        "parameters": pair.num_parameters,
-    }
+    if crops.scored > 1:
+        x, y = correlations(pair, crops.data, dequantization=dequantizations[0], **shared)
+    results |= {"correlation_x": _number(x), "correlation_y": _number(y)}
+    return results | {"parameters": pair.num_parameters}
+
+
+class _Crops(NamedTuple):
+    """Sequences of a split, cut to the frames that are given and those that are scored."""
+
+    data: Any  # a SequenceDataset, or the first so many of one
+    split: Split
+    given: int
+    scored: int
+
+
+def _crops(
+    pair: Pair, source: SequenceSource, split: Split, scored_frames: int, limit: int | None
+) -> _Crops:
+    """Cut the sequences of a split, at most ``limit`` of them, to what the model needs."""
+    frames = crop_length(pair.model, scored_frames, most=source.num_frames)
+    scored = min(scored_frames, frames - context_length(pair.model))
+    full = source.dataset(split, num_frames=frames)
+    chosen = Subset(full, range(min(limit or len(full), len(full))))
+    return _Crops(chosen, split, frames - scored, scored)
+
+
+def _share_of(progress: Progress, part: int, parts: int) -> Progress:
+    """Report the progress of one of several equal parts as that of the whole."""
+    return lambda done, total: progress(part * total + done, parts * total)
 
 
 def _reported(source: SequenceSource) -> list[Dequantization]:
-    """8-bit data are scored under both protocols, real numbers as they are."""
+    """Choose the protocols: both for 8-bit data, real numbers as they are."""
     needed = choose_dequantization(None, source)
     discrete = [choose_dequantization("uniform", source)] if needed.whole_numbers else []
     return [needed, *discrete]
 
 
 def _number(value: float | None) -> float | None:
-    """JSON knows no NaN."""
+    """Give ``None`` for NaN, which JSON does not know."""
     return None if value is None or math.isnan(value) else value
 
 
 def _metrics(
     found: Likelihood, dequantization: Dequantization, protocol: dict[str, Any], num_sequences: int
 ) -> dict[str, Any]:
+    """Give the metrics of one protocol by their names in results."""
     if dequantization.name == "uniform":
         error = _number(found.error / math.log(2))
         return dict(
@@ -236,7 +246,7 @@ def _metrics(
 
 
 def _image_metrics(found: Likelihood, dequantization: Dequantization, dims: int) -> dict[str, Any]:
-    """Of binary images, log-probabilities of whole ones."""
+    """Give the log-probability of whole images, if they are binary."""
     if dequantization.data != BinaryPixels.data:
         return {}
     error = _number(dims * found.error)
@@ -246,20 +256,17 @@ def _image_metrics(found: Likelihood, dequantization: Dequantization, dims: int)
 def _protocol(
     pair: Pair,
     source: SequenceSource,
-    split: Split,
-    frames: int,
-    scored_frames: int,
+    crops: _Crops,
     dequantization: str,
     num_samples: int,
     seed: int,
 ) -> dict[str, Any]:
-    import json
-
+    """Give the protocol of a result as JSON values."""
     protocol = Protocol(
         data=source.describe(),
-        split=split,
-        context_frames=frames - scored_frames,
-        scored_frames=scored_frames,
+        split=crops.split,
+        context_frames=crops.given,
+        scored_frames=crops.scored,
         noise=dequantization,
         num_samples=num_samples if pair.guide is not None else 1,
         bound="exact" if pair.guide is None else "ELBO",
@@ -272,7 +279,7 @@ def _protocol(
 def _batches(
     data: Any, batch_size: int, processes: Processes = ALONE
 ) -> Iterator[tuple[int, Tensor]]:
-    """The batches that are for this process, with their numbers."""
+    """Yield the batches that are for this process, with their numbers."""
     starts = range(0, len(data), batch_size)
     every = [[*range(i, min(i + batch_size, len(data)))] for i in starts]
     chosen = processes.share([*enumerate(every)])

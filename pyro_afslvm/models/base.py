@@ -249,3 +249,12 @@ def context_length(program: Any) -> int:
     That of a Pyro program of the user's own is its attribute of this name, or 0.
     """
     return int(getattr(program, "context_length", 0))
+
+
+def flow_of(program: Any) -> TemporalTransform | None:
+    """Flow of frames under a program; ``None`` without one.
+
+    That of a Pyro program of the user's own is its attribute ``flow``.
+    """
+    flow: TemporalTransform | None = getattr(program, "flow", None)
+    return flow

@@ -25,7 +25,7 @@ def write_report(
 ) -> None:
     """Write tables, curves, flow pictures and rollouts of finished runs as one HTML file.
 
-    Runs share a table only where data, split, scored frames and noise agree. The page
+    Runs share a table only where data, split, scored frames and dequantization agree. The page
     needs no other file and no network; ``out`` is replaced at once or not at all.
 
     Args:

@@ -91,12 +91,12 @@ def rollout(run: RunContents) -> tuple[Picture | None, Picture] | None:
 
 
 def is_vectors(run: RunContents) -> bool:
-    """Whether the pictures of a run are of vectors, not of frames."""
+    """Tell whether the pictures of a run are of vectors, not of frames."""
     return run.pictures["rollout_truth"].ndim == 3 if "rollout_truth" in run.pictures else False
 
 
 def _is_of_protocol(run: RunContents) -> bool:
-    """Whether its curves are of the dequantization it is reported for: others share no axis."""
+    """Tell whether a run was trained under the dequantization it is reported for."""
     training = run.settings.get("training")
     trained = training.get("dequantization") if isinstance(training, dict) else None
     return trained is None or trained == run.protocol.get("noise")

@@ -21,7 +21,7 @@ _WORDS = {
     "split": "split",
     "context_frames": "frames given",
     "scored_frames": "frames scored",
-    "noise": "noise",
+    "noise": "dequantization",  # the key of stored results
     "num_samples": "samples per sequence",
     "bound": "likelihood",
     "seed": "seed",
@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
     @property
     def caption(self) -> str:
-        """Data and split."""
+        """Name data and split."""
         protocol = self.runs[0].protocol
         return ", ".join(phrase(protocol.get(key)) for key in ("data", "split"))
 
@@ -94,7 +94,7 @@ def _key(protocol: dict[str, Any]) -> str:
 
 
 def _table(runs: list[RunContents]) -> Table:
-    """Bits under different protocols stand in columns of their own, as nats do."""
+    """Lay out runs; bits under different protocols stand in columns of their own, as nats do."""
     unit, bits = nats_unit(runs[0].protocol), UniformDequantization.unit
     name, key = (PER_IMAGE, "nats_per_image") if unit == BINARY else (unit, "nats_per_dim")
     columns = {
@@ -123,7 +123,7 @@ def _column(
     best: Callable[[Sequence[float]], float],
     among: Sequence[RunContents] | None = None,
 ) -> list[Cell]:
-    """Values with their standard errors, for the runs among those that have one protocol."""
+    """Make a column of values and standard errors, of the runs ``among`` which share a protocol."""
     among = runs if among is None else among
     labels = {run.label for run in among}
     values = [run.number(key) if run.label in labels else None for run in runs]
@@ -156,7 +156,7 @@ def _count(value: float | None) -> str:
 def _protocol(
     runs: Sequence[RunContents], of: Callable[[RunContents], dict[str, Any]]
 ) -> list[str]:
-    """What was measured, in words; where runs differ, which has which."""
+    """Put protocols in words; where runs differ, say which has which."""
     protocols = {run.label: of(run) | _sequences(run) for run in runs}
     keys = dict.fromkeys([*_WORDS, *(key for each in protocols.values() for key in each)])
     stated = [
@@ -183,7 +183,7 @@ def _value(key: str, value: Any) -> str:
 
 
 def _held(values: dict[str, str]) -> str:
-    """The commonest value, then the others with who has them: ``6 (2-AF: 9)``."""
+    """Write the commonest value, then the others with who has them: ``6 (2-AF: 9)``."""
     commonest = Counter(values.values()).most_common(1)[0][0]
     holders: dict[str, list[str]] = {}
     for label, value in values.items():
@@ -193,7 +193,7 @@ def _held(values: dict[str, str]) -> str:
 
 
 def _note(name: str, words: Sequence[str], known: Sequence[str] = ()) -> str:
-    """A protocol as one line; where much of it is known, only how it differs."""
+    """Write a protocol as one line; where much of it is known, only how it differs."""
     new = [word for word in words if word not in known]
     if not known or len(new) == len(words):
         return f"Protocol of {name}: " + " · ".join(words)

@@ -52,7 +52,7 @@ class TemporalTransform(OldNames, CachedTransform):
 
     @property
     def is_affine(self) -> bool:
-        r"""Whether :math:`x_t = \mu + \sigma \odot y_t`, with both from the past.
+        r"""True if :math:`x_t = \mu + \sigma \odot y_t`, with both from the past.
 
         Of affine transforms there are a predictive mean and, over Gaussian noise, a divergence
         in closed form. A subclass that does not say so is not taken for one.
@@ -207,7 +207,7 @@ class ConditionedTemporalTransform(OldNames, Transform):
 
     @property
     def is_affine(self) -> bool:
-        """Whether the transform is affine in the noise, given the past."""
+        """True if the transform is affine in the noise, given the past."""
         return self.transform.is_affine
 
     def with_cache(self, cache_size: int = 1) -> "ConditionedTemporalTransform":

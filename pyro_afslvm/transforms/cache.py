@@ -51,14 +51,14 @@ class Snapshot:
     def of(
         cls, modules: Sequence[nn.Module], tensors: Sequence[Tensor | None]
     ) -> "Snapshot | None":
-        """Take one, or ``None`` where a change could not be told."""
+        """Take a snapshot; ``None`` where a change could not be told."""
         if _is_traced() or any(map(_is_opaque, tensors)):
             return None
         snapshot = cls(tensors, _attributes(modules))
         return None if None in snapshot._states else snapshot
 
     def holds(self, modules: Sequence[nn.Module], tensors: Sequence[Tensor | None]) -> bool:
-        """Whether these are still what was seen."""
+        """Tell whether modules and tensors are still those of the snapshot."""
         return (
             len(tensors) == len(self._tensors)
             and all(map(_is_same, tensors, self._tensors))
@@ -192,7 +192,7 @@ class _Kept(NamedTuple):
 
 
 def _state(a: Tensor) -> _State | None:
-    """Where a tensor is, how often it was changed, and whether it takes a gradient.
+    """Read a tensor's address, its count of changes, and whether it takes a gradient.
 
     ``None`` where torch has no answer: for what is made in inference mode, the wrappers of
     ``torch.func``, and parameters that are not there yet.
@@ -210,7 +210,7 @@ def _is_same(a: Tensor | None, seen: _Seen | None) -> bool:
 
 
 def _is_same_view(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same part of one storage, and no gradient tells them apart."""
+    """Tell whether two tensors are one part of one storage, and no gradient sets them apart."""
     return (
         not (a.requires_grad or b.requires_grad)
         and a.storage_offset() == b.storage_offset()
@@ -222,7 +222,7 @@ def _is_same_view(a: Tensor, b: Tensor) -> bool:
 
 
 def _attributes(modules: Sequence[nn.Module]) -> list[object]:
-    """All attributes of modules and of those within them, with the entries of dictionaries."""
+    """List all attributes of modules and of those within them, with the entries of dictionaries."""
     found: list[object] = []
     waiting = [*modules]
     while waiting:
@@ -257,12 +257,12 @@ def _mode(tensors: Sequence[Tensor | None]) -> tuple[object, ...]:
 
 
 def _is_traced() -> bool:
-    """Whether a tracer or compiler watches, to whom a remembered tensor would be a constant."""
+    """Tell whether a tracer or compiler watches, to which a kept tensor would be a constant."""
     return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
 
 
 def _is_opaque(a: Tensor | None) -> bool:
-    """Whether changes of a tensor cannot be told, or it has a tangent of its own."""
+    """Tell whether a tensor's changes go uncounted, or it has a tangent of its own."""
     return a is not None and (_state(a) is None or unpack_dual(a).tangent is not None)
 
 

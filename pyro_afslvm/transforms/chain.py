@@ -49,7 +49,7 @@ class TemporalChain(TemporalTransform):
 
     @property
     def is_affine(self) -> bool:
-        """Whether every part is."""
+        """True if every part is affine."""
         return all(part.is_affine for part in self._parts)
 
     def intermediates(
@@ -134,7 +134,7 @@ class TemporalChain(TemporalTransform):
         return cast(list[TemporalTransform], list(self.parts))
 
     def _is_whole(self, history: Tensor | None) -> bool:
-        """Whether the history starts the sequence, rather than cutting into it."""
+        """Tell whether the history starts the sequence, rather than cutting into it."""
         past = 0 if history is None else time_length(history, self.frame_dims)
         return self.reach is None or past < self.reach
 

@@ -52,7 +52,7 @@ class TemporalHierarchy(TemporalTransform):
 
     @property
     def is_affine(self) -> bool:
-        """Whether every level is, given the past and the present of the levels above."""
+        """True if every level is affine, given the past and the present of the levels above."""
         return all(part.is_affine for part in self._parts)
 
     def intermediates(

@@ -1,4 +1,4 @@
-"""What the inverse of a transform across time consists of, and how affine steps compose."""
+"""The inverse of a transform across time, step by step, and the composition of affine steps."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

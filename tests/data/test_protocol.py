@@ -68,7 +68,7 @@ def test_above_the_ceiling_is_a_bug(kind: Dequantization) -> None:
     check_ceiling(-5.0, dequantization=kind, num_values=10**6)
     check_ceiling(-math.inf, dequantization=kind, num_values=10**6)
     for value in (kind.ceiling + 0.01, math.inf):
-        with pytest.raises(ValueError, match="negative entropy of the dequantization noise"):
+        with pytest.raises(ValueError, match="negative entropy of the dequantization, "):
             check_ceiling(value, dequantization=kind, num_values=10**6)
     with pytest.raises(ValueError, match="NaN"):
         check_ceiling(math.nan, dequantization=kind, num_values=10**6)

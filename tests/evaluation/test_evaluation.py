@@ -1,14 +1,16 @@
-"""Reported figures: their units, their guard, their repeatability."""
+"""Reported metrics: their units, their guard, their repeatability."""
 
 import math
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from torch import nn
 
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.data import GaussianDequantization, MovingDigits, dequantization
+from pyro_afslvm.distributions import across_time, standard_normal
 from pyro_afslvm.evaluation.evaluate import evaluate, likelihood
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.transforms import AffineParameters, Conditioner, LastFrame
@@ -41,20 +43,49 @@ def test_units_and_protocols():
 
 
 def test_repeatable_whatever_the_batch():
-    noise = dequantization("gaussian")
+    pixels = dequantization("gaussian")
     data = SOURCE.dataset("test", num_frames=13)
-    one = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=10)
-    two = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=10)
+    one = likelihood(copy_last_frame(), data, dequantization=pixels, scored_frames=10)
+    two = likelihood(copy_last_frame(), data, dequantization=pixels, scored_frames=10)
     np.testing.assert_array_equal(one.per_sequence, two.per_sequence)
     assert one.num_values == 6 * 10 * 256
 
 
 def test_only_the_last_frames_are_reported():
-    noise, data = dequantization("gaussian"), SOURCE.dataset("test", num_frames=13)
-    few = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=4)
+    pixels, data = dequantization("gaussian"), SOURCE.dataset("test", num_frames=13)
+    few = likelihood(copy_last_frame(), data, dequantization=pixels, scored_frames=4)
     assert few.num_values == 6 * 4 * 256
-    whole = likelihood(copy_last_frame(), data, dequantization=noise, scored_frames=10)
+    whole = likelihood(copy_last_frame(), data, dequantization=pixels, scored_frames=10)
     assert few.mean != whole.mean
+
+
+class Own(nn.Module):
+    """A Pyro program of the user's own over the flow of another model."""
+
+    def __init__(self, model: FlowModel) -> None:
+        super().__init__()
+        self.flow, self.context_length = model.flow, model.context_length
+
+    def forward(self, x, horizon=0, lengths=None):
+        given, scored = x[:, : self.context_length], x[:, self.context_length :]
+        with pyro.plate("sequence", len(x), dim=-1):
+            flow = self.flow.condition(history=given)
+            pyro.sample("x", across_time(standard_normal(scored.shape[1:], x), flow), obs=scored)
+            if horizon:
+                future = standard_normal((horizon, *x.shape[2:]), x)
+                pyro.sample("x_future", across_time(future, self.flow.condition(history=x)))
+
+
+def test_a_program_of_the_users_own_is_evaluated_like_the_librarys():
+    pair = copy_last_frame()
+    own = Pair(Own(pair.model), None)
+    results = evaluate(own, SOURCE)
+    assert results == evaluate(pair, SOURCE)
+    assert results["correlation_y"] is not None
+    drawn, expected = pictures(own, SOURCE), pictures(pair, SOURCE)
+    assert drawn.keys() == expected.keys() >= {"shift_1", "scale_1", "noise_1"}
+    for name, values in drawn.items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 class Cheat(Conditioner):
@@ -92,8 +123,8 @@ def test_the_best_possible_model_reaches_the_entropy_of_the_noise():
 
     black = [torch.zeros(13, 1, 16, 16, dtype=torch.uint8) for _ in range(6)]
     model = Pair(FlowModel(TemporalAffine(Black()), (1, 16, 16)), None)
-    noise = dequantization("gaussian")
-    found = likelihood(model, black, dequantization=noise, scored_frames=10)
+    pixels = dequantization("gaussian")
+    found = likelihood(model, black, dequantization=pixels, scored_frames=10)
     tolerance = 4 * math.sqrt(0.5 / found.num_values)
     assert found.mean - math.log(256) == pytest.approx(-1.4189, abs=tolerance)
 

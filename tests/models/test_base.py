@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_afslvm import SLVM, FlowModel, Pair, fit, rollout
 from pyro_afslvm.forecasting.futures import futures
-from pyro_afslvm.models.base import SequenceBatch, SequenceModel, context_length
+from pyro_afslvm.models.base import SequenceBatch, SequenceModel, context_length, flow_of
 from pyro_afslvm.models.param_store import register
 from pyro_afslvm.objectives import bound_terms, iwae
 from pyro_afslvm.objectives.loss import BoundLoss
@@ -154,6 +154,7 @@ def test_a_pyro_program_of_the_users_own() -> None:
 def test_frames_given_to_a_program_of_the_users_own() -> None:
     model = Plain()
     assert context_length(model) == context_length(exact_posterior) == 0
+    assert flow_of(model) is flow_of(exact_posterior) is None
     model.context_length = 2
     assert context_length(model) == 2
 

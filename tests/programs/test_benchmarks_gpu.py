@@ -91,7 +91,7 @@ def test_limits() -> None:
     assert failures("af1", found) == ["af1, bf16: gradient is off by 0.3, more than 0.2"]
     for what in good:
         assert len(failures("af1", {**found, "float32": {**good, what: float("nan")}})) == 2
-    graph = {"loss": 0.01, "noise": False}
+    graph = {"loss": 0.01, "fresh": False}
     assert len(failures("af1", {**found, "graph": graph})) == 3
     assert len(failures("af1", {**found, "graph": {"reason": "it waits"}})) == 1
 

@@ -184,10 +184,10 @@ def test_the_protocol_is_told_in_words(runs, tmp_path):
     html, _ = written(runs, tmp_path)
     for words in (
         "Protocol of nats/dim: data: moving digits, 16 x 16 · split: test · frames given: 3",
-        "frames scored: 5 · noise: normal, standard deviation 1/256",
+        "frames scored: 5 · dequantization: normal, standard deviation 1/256",
         "likelihood: ELBO (1-AF: exact)",
         "Protocol of bits/dim: as above, but",
-        "noise: uniform over one grey level",
+        "dequantization: uniform over one grey level",
     ):
         assert words in html
 
@@ -226,7 +226,7 @@ def test_a_protocol_of_names_and_objects_reads_as_words(make):
     text = table_text([make("a", "A", -3, protocol={"data": data, "noise": "gaussian"})])
     flat = re.sub(r"\s+", " ", text)
     assert flat.startswith("moving digits, size 16, background none, num digits 1, test ─")
-    assert "noise: gaussian, x = v/255 + N(0, (1/256)²) ·" in flat
+    assert "dequantization: gaussian, x = v/255 + N(0, (1/256)²) ·" in flat
 
 
 def test_how_many_sequences_were_scored_is_told(make):
@@ -312,7 +312,7 @@ def test_report_goes_into_a_new_folder_and_replaces_the_old_one(make, tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["report.html"]
 
 
-def test_curves_of_other_noise_share_no_axis(make):
+def test_curves_of_another_dequantization_share_no_axis(make):
     from pyro_afslvm.report.labels import load_runs
     from pyro_afslvm.report.pictures import curves
 

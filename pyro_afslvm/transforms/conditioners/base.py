@@ -1,4 +1,4 @@
-"""What every conditioner shares: two ways to the same parameters, parallel and step by step."""
+"""The base class of conditioners: the same parameters in parallel and step by step."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What inverse autoregressive flows within a step share: Algorithm 1 of the IAF paper."""
+"""The base class of inverse autoregressive flows within a step: Algorithm 1 of the IAF paper."""
 
 from collections.abc import Sequence
 from typing import Any
