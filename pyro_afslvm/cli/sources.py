@@ -5,6 +5,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isabstract, isfunction
+from os.path import isfile  # which a text too long for a name is not
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -86,7 +87,7 @@ def _asked(arguments: Sequence[str]) -> Iterator[str]:
 
 def _names(value: object) -> Iterator[str]:
     """Name of the class in a value of ``data``: a name, a mapping, or a file of one."""
-    if isinstance(value, str) and (Path(value).is_file() or not _is_name(value)):
+    if isinstance(value, str) and (isfile(value) or not _is_name(value)):
         value = _content(value)
     if isinstance(value, Mapping):
         value = value.get("class_path")
@@ -103,8 +104,8 @@ def _content(text: object) -> object:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        path = Path(str(text))
-        content: object = yaml.safe_load(path.read_text() if path.is_file() else str(text))
+        given = str(text)
+        content: object = yaml.safe_load(Path(given).read_text() if isfile(given) else given)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
     return content
@@ -118,11 +119,11 @@ def _executed(arguments: Sequence[str], refusals: list[str]) -> Iterator[bool]:
     parts = (part for text in arguments for part in (text, *re.split(r"[=\[\],]", text)))
     words = list(dict.fromkeys(parts))  # also of --recipes=[a.py,b.py]
     for word in words:
-        if word.endswith(".py") and Path(word).is_file():
+        if word.endswith(".py") and isfile(word):
             load_recipe(word)
             yield True
     for word in words:
-        if not (Path(word) / "recipe.py").is_file():
+        if not isfile(f"{word}/recipe.py"):
             continue
         run, trust = Run(Path(word)), "--trust" in words
         if trust or is_known(run.recipe_text):

@@ -70,6 +70,12 @@ def test_a_config_file_names_it(own: str, content: str) -> None:
     assert source_of("run").endswith(f".{own}")
 
 
+def test_a_mapping_on_the_command_line_names_it(own: str, capsys: Capture) -> None:
+    values = json.dumps({"class_path": own, "init_args": {"size": 3, "seed": int("9" * 300)}})
+    line = said(capsys, main, "train", "rec.py", "--data", values)
+    assert line == "afslvm: error: a ramp of 3 pixels is no ramp"
+
+
 def test_a_file_of_the_source_alone_names_it(own: str) -> None:
     Path("s.yaml").write_text(f"class_path: {own}\ninit_args:\n  size: 9\n")
     assert main(["train", "rec.py", "--data", "s.yaml", *QUICK, "--out", "run"]) == 0

@@ -129,8 +129,9 @@ def test_a_fork_and_threads_read_a_file_that_was_replaced(tmp_path: Path) -> Non
     made = put(tmp_path, numbered(64))
     made.read(0, 8)
     os.replace(put(tmp_path, numbered(65), key="other").path, made.path)
-    frames, dataset = numbered(65), StoredSequences(
-        Load(made), lengths=[65], num_frames=8, seed=0, split="train"
+    frames, dataset = (
+        numbered(65),
+        StoredSequences(Load(made), lengths=[65], num_frames=8, seed=0, split="train"),
     )
     loaded = DataLoader(dataset, num_workers=2, timeout=60, multiprocessing_context="fork")
     with ThreadPoolExecutor(8) as pool:
