@@ -154,6 +154,20 @@ def iaf_table(options: Namespace) -> None:
         path=options.path, download=options.download, validation_size=options.validation_size
     )
     x = _test_images(source, options.images)
+    found = _found(options, _plan(options, recipes), source, x)
+    columns = [tuple(zip(*pairs, strict=True)) for pairs in found.values()]
+    models = [model_metrics(runs, measured, columns[0][1]) for runs, measured in columns]
+    print(table(models, particles=options.particles, images=len(x)))
+    print(f"samples.png and reconstructions.png are in the folders of {options.out}")
+    if options.json:
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(options.json), _content(options, source, x, models))
+
+
+def _plan(
+    options: Namespace, recipes: Sequence[Recipe]
+) -> list[tuple[Recipe, Path, TrainSettings]]:
+    """Every training, each of which has its budget still before it."""
     settings = chosen_settings(options)
     if options.seconds is not None and options.steps is None:
         settings["steps"] = UNLIMITED
@@ -168,19 +182,23 @@ def iaf_table(options: Namespace) -> None:
     ]
     for each in plan:
         check_budget(*each)
-    found: dict[str, list[tuple[Run, Measured]]] = {r.path.stem: [] for r in recipes}
+    return plan
+
+
+def _found(
+    options: Namespace,
+    plan: Sequence[tuple[Recipe, Path, TrainSettings]],
+    source: BinarizedMNIST,
+    x: Tensor,
+) -> dict[str, list[tuple[Run, Measured]]]:
+    """Train, measure and sample, as planned; by recipe, over seeds."""
+    found: dict[str, list[tuple[Run, Measured]]] = {}
+    counts = {"particles": options.particles, "samples": options.samples}
     for recipe, folder, wanted in plan:
         run = train_into(folder, recipe, source, wanted)
-        counts = {"particles": options.particles, "samples": options.samples}
-        found[recipe.path.stem].append((run, measure_run(run, source, x, **counts)))
+        found.setdefault(recipe.path.stem, []).append((run, measure_run(run, source, x, **counts)))
         sample_run(run, source=source)
-    columns = [tuple(zip(*pairs, strict=True)) for pairs in found.values()]
-    models = [model_metrics(runs, measured, columns[0][1]) for runs, measured in columns]
-    print(table(models, particles=options.particles, images=len(x)))
-    print(f"samples.png and reconstructions.png are in the folders of {options.out}")
-    if options.json:
-        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(options.json), _content(options, source, x, models))
+    return found
 
 
 def check_budget(recipe: Recipe, folder: Path, settings: TrainSettings) -> None:

@@ -206,6 +206,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def roll_out(options: Namespace) -> None:
     """Roll out, print the scores, write forecasts and pictures."""
+    _check(options)
+    run, access = Run.open(options.run), {"recipe": options.recipe, "trust": options.trust}
+    source = options.data or run.load_source(**access)
+    pair, recipe, _ = load_run(run, source=source, **access)
+    given = max(options.given, context_length(pair.model) + 1)
+    found = _forecasts(options, source, pair, given=given)
+    scores = scored(found)
+    print(
+        f"{recipe.name}: {options.sequences} sequences, {given} frames given, "
+        f"{options.samples} samples\n"
+    )
+    print(table(scores))
+    expected = 100 * calibrated(options.samples)
+    print(f"\na calibrated forecast of {options.samples} samples covers {expected:.1f} %")
+    _write(Path(options.out or run.path), found, scores)
+
+
+def _check(options: Namespace) -> None:
     check_minimum(
         sequences=(options.sequences, 1),
         samples=(options.samples, 2),
@@ -215,32 +233,15 @@ def roll_out(options: Namespace) -> None:
     )
     if len({*options.temperatures}) < len(options.temperatures):
         raise ValueError(f"expected different temperatures, got {options.temperatures}")
-    run = Run.open(options.run)
-    source = options.data or run.load_source(recipe=options.recipe, trust=options.trust)
-    pair, recipe, _ = load_run(run, source=source, recipe=options.recipe, trust=options.trust)
-    given = max(options.given, context_length(pair.model) + 1)
-    chosen = {"given": given, "seed": options.seed}
+
+
+def _forecasts(options: Namespace, source: SequenceSource, pair: Pair, *, given: int) -> xr.Dataset:
+    chosen: dict[str, Any] = {"given": given, "seed": options.seed}
     x = sequences(
-        source,
-        split=options.split,
-        count=options.sequences,
-        horizon=options.horizon,
-        **chosen,
+        source, split=options.split, count=options.sequences, horizon=options.horizon, **chosen
     )
-    found = forecasts(
-        pair,
-        x,
-        temperatures=options.temperatures,
-        num_samples=options.samples,
-        chunk=options.chunk,
-        **chosen,
-    )
-    scores = scored(found)
-    print(f"{recipe.name}: {len(x)} sequences, {given} frames given, {options.samples} samples\n")
-    print(table(scores))
-    expected = 100 * calibrated(options.samples)
-    print(f"\na calibrated forecast of {options.samples} samples covers {expected:.1f} %")
-    _write(Path(options.out or run.path), found, scores)
+    counts: dict[str, Any] = {"num_samples": options.samples, "chunk": options.chunk}
+    return forecasts(pair, x, temperatures=options.temperatures, **counts, **chosen)
 
 
 def _write(out: Path, found: xr.Dataset, scores: xr.Dataset) -> None:

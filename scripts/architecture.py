@@ -221,6 +221,8 @@ def lines(folder: Path) -> Mapping[Path, int]:
 
 def main(root: Path) -> None:
     """Print the numbers of the library at ``root``."""
+    if not any(root.rglob("*.py")):
+        sys.exit(f"architecture: error: {root}: holds no Python files")
     library, with_doors = Library(root), Library(root, doors=True)
     flat = sum(room.count(".") == 1 for room in library.rooms)
     print(f"rooms {len(library.rooms)}, of which {flat} right at the top")

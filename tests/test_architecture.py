@@ -54,6 +54,13 @@ def test_the_readme_has_the_order() -> None:
     assert ORDER[-1] == ("utils", "moved")
 
 
+@pytest.mark.parametrize("place", ["", "nowhere", "notes.txt"])
+def test_a_folder_without_a_package_is_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "notes.txt").write_text("no code")
+    with pytest.raises(SystemExit, match=r"^architecture: error: .*: holds no Python files$"):
+        main(tmp_path / place)
+
+
 # how they are counted --------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -14,14 +14,20 @@ _OLD_OPTION = re.compile(r"^--noise(?==|$)")
 class Parser(ArgumentParser):
     """A parser of options whose errors are one line."""
 
+    _takes_source = False
+
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse options, also by the names they had in the release before."""
         given = sys.argv[1:] if args is None else args
         present = [_OLD_OPTION.sub("--dequantization", argument) for argument in given]
+        if self._takes_source:
+            self._define_sources(present)
         return super().parse_args(present, *more, **options)
 
     def add_source(self, text: str, **options: Any) -> None:
         """Add ``--data``: a source by its name or import path, and options for its settings.
+
+        One that is not known may be defined by a recipe that the command line names.
 
         Args:
             text: what the help says of it.
@@ -32,6 +38,15 @@ class Parser(ArgumentParser):
 
         load_installed()
         self.add_subclass_arguments(SequenceSource, "data", help=text, **options)
+        self._takes_source = True
+
+    def _define_sources(self, arguments: Sequence[str]) -> None:
+        from pyro_afslvm.cli.sources import define_sources
+
+        try:
+            define_sources(arguments)
+        except (ValueError, OSError) as error:
+            self.error(str(error))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with 2."""

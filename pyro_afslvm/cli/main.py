@@ -15,10 +15,7 @@ from pyro_afslvm.runs.settings import TrainSettings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 2 for an error of the user's."""
     parser = build_parser()
-    given = sys.argv[1:] if arguments is None else arguments
-    if code := run_program("afslvm", lambda: _define_source(given)):
-        return code
-    options = parser.parse_args(given)
+    options = parser.parse_args(arguments)
     command = COMMANDS[options.subcommand]
     return run_program("afslvm", lambda: command(parser, options), go_on=_go_on(options))
 
@@ -37,20 +34,6 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("data", data, help="prepare and inspect data")
     _add_data_commands(data)  # jsonargparse wants the upper level first
     return parser
-
-
-def _define_source(arguments: Sequence[str]) -> None:
-    """Execute the recipe of a training early if --data names what only that can define."""
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    asked = words[words.index("--data") + 1 :][:1] if "--data" in words else []
-    recipes = [word for word in words if word.endswith(".py") and Path(word).is_file()]
-    if words[:1] != ["train"] or not recipes or not asked or not asked[0].isidentifier():
-        return
-    from pyro_afslvm.data.registry import is_registered
-    from pyro_afslvm.runs.recipe import load_recipe
-
-    if not is_registered(asked[0]):
-        load_recipe(recipes[0])
 
 
 def _train_parser() -> ArgumentParser:

@@ -1,6 +1,7 @@
 """Unpacking of zip and tar archives."""
 
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -43,6 +44,7 @@ def unpack(archive: Path, target: Path, *, draft: Path, inner: str = "") -> None
                 tar.extractall(draft, filter=_plain)
         else:
             with zipfile.ZipFile(archive) as zipped:  # which keeps every name inside
+                _check_kinds(zipped)
                 zipped.extractall(draft)
         if not (draft / inner).is_dir():
             raise ArchiveError(f"{archive}: holds no folder {inner}")
@@ -53,6 +55,14 @@ def unpack(archive: Path, target: Path, *, draft: Path, inner: str = "") -> None
     except OSError as error:
         reason = f"{archive}: cannot be unpacked into {target}: {error.strerror or error}"
         raise OSError(error.errno, reason) from error
+
+
+def _check_kinds(zipped: zipfile.ZipFile) -> None:
+    """Refuse links and devices, of which ``zipfile`` would make files that hold their targets."""
+    for member in zipped.infolist():
+        kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where Unix did not write it
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise zipfile.BadZipFile(f"{member.filename!r} is a link or a device")
 
 
 def _plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:

@@ -33,9 +33,8 @@ class SequenceSource(abc.ABC):
         super().__init_subclass__(**options)
         REGISTERED[import_path(cls)] = cls
         if "noise" in vars(cls) and "dequantization" not in vars(cls):
-            warnings.warn(
-                f"{cls.__name__}.noise is called dequantization now", FutureWarning, stacklevel=2
-            )
+            text = f"{cls.__name__}.noise is called dequantization now"
+            warnings.warn(text, FutureWarning, stacklevel=3)  # above ABCMeta.__new__
             cls.dequantization = vars(cls)["noise"]  # type: ignore[method-assign]
 
     def __new__(cls, **arguments: Any) -> "Self":

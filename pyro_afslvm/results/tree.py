@@ -157,45 +157,51 @@ def _evidence(
     return particles.evidence(own, *more)
 
 
+_PER_DRAW = ("chain", "draw", "sequence")
+
+
 def _groups(
     draws: "Draws", evidence: "Evidence", sequences: Sequences, *, exact: bool
 ) -> dict[str, dict[str, Variable]]:
-    per_draw = ("chain", "draw", "sequence")
     origin = "exact" if exact else "from the particles of the other draws"
     step = sequences.hidden(draws.step.numpy(), 0)
     groups = {
         "log_likelihood": {
-            "x": Variable(per_draw, evidence.others.numpy()[None], f"log p(x), {origin}"),
-            "x_step": Variable((*per_draw, "time"), step[None], "log p(x_t | x_<t, z)"),
+            "x": _per_draw(evidence.others, f"log p(x), {origin}"),
+            "x_step": Variable((*_PER_DRAW, "time"), step[None], "log p(x_t | x_<t, z)"),
         },
-        "sample_stats": {
-            "lp": Variable(per_draw, draws.log_joint.numpy()[None], "log p(x, z)"),
-            "log_q": Variable(per_draw, draws.log_q.numpy()[None], "log q(z | x)"),
-            "bound": Variable(
-                per_draw,
-                (draws.log_joint - draws.log_q).numpy()[None],
-                "log p(x, z) - log q(z | x)",
-            ),
-            "log_evidence": Variable(
-                ("sequence",), evidence.log_evidence.numpy(), "log p(x) from all particles"
-            ),
-            "log_evidence_error": Variable(
-                ("sequence",), evidence.error.numpy(), "standard error of log_evidence"
-            ),
-        },
+        "sample_stats": _sample_stats(draws, evidence),
         **_data(sequences),
     }
     if draws.latents:
-        groups["posterior"] = {
-            site: Variable(
-                (*per_draw, "time", *_latent_dims(site, values.ndim - 3)),
-                sequences.hidden(values.numpy(), values.ndim - 3)[None],
-                f"{site} ~ q({site} | x)",
-                "1",
-            )
-            for site, values in draws.latents.items()
-        }
+        groups["posterior"] = _posterior(draws, sequences)
     return groups
+
+
+def _per_draw(values: "Tensor", name: str) -> Variable:
+    return Variable(_PER_DRAW, values.numpy()[None], name)
+
+
+def _sample_stats(draws: "Draws", evidence: "Evidence") -> dict[str, Variable]:
+    bound = draws.log_joint - draws.log_q
+    total, error = evidence.log_evidence.numpy(), evidence.error.numpy()
+    return {
+        "lp": _per_draw(draws.log_joint, "log p(x, z)"),
+        "log_q": _per_draw(draws.log_q, "log q(z | x)"),
+        "bound": _per_draw(bound, "log p(x, z) - log q(z | x)"),
+        "log_evidence": Variable(("sequence",), total, "log p(x) from all particles"),
+        "log_evidence_error": Variable(("sequence",), error, "standard error of log_evidence"),
+    }
+
+
+def _posterior(draws: "Draws", sequences: Sequences) -> dict[str, Variable]:
+    found = {}
+    for site, values in draws.latents.items():
+        event = values.ndim - 3
+        hidden = sequences.hidden(values.numpy(), event)[None]
+        dims = (*_PER_DRAW, "time", *_latent_dims(site, event))
+        found[site] = Variable(dims, hidden, f"{site} ~ q({site} | x)", "1")
+    return found
 
 
 def _latent_dims(site: str, event: int) -> tuple[str, ...]:

@@ -84,10 +84,19 @@ def test_links_in_tar(tmp_path: Path, kind: bytes) -> None:
 def test_links_and_devices_of_other_kinds(tmp_path: Path) -> None:
     for i, kind in enumerate((tarfile.CHRTYPE, tarfile.FIFOTYPE)):
         refused(tar_of(tmp_path / f"bad{i}", special("door", kind, "")), "'door'")
-    info = zipfile.ZipInfo("door")
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    out = unpacked(zip_of(tmp_path / "bad.zip", (info, b"/etc")))
-    assert not (out / "door").is_symlink()
+    for kind in (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK):
+        info = zipfile.ZipInfo("door")
+        info.external_attr = (kind | 0o777) << 16
+        refused(zip_of(tmp_path / f"bad{kind}.zip", ("good", b""), (info, b"/etc")), "'door'")
+
+
+def test_a_zip_without_kinds_of_files(tmp_path: Path) -> None:
+    plain, folder = zipfile.ZipInfo("read.me"), zipfile.ZipInfo("videos/")
+    plain.external_attr, folder.external_attr = 0, 0x10  # as written on Windows
+    written = zipfile.ZipInfo("videos/a.avi")
+    written.external_attr = (stat.S_IFREG | 0o644) << 16
+    path = zip_of(tmp_path / "data.zip", (plain, b"text"), (folder, b""), (written, b"first"))
+    assert held(unpacked(path)) == {"read.me": b"text", "videos/a.avi": b"first"}
 
 
 def test_encrypted_zip(tmp_path: Path) -> None:

@@ -62,6 +62,15 @@ def test_a_source_of_the_release_before_is_honoured(as_property: bool) -> None:
     assert old().noise == "none"
 
 
+def test_the_warning_points_at_the_line_that_defines_the_class() -> None:
+    with pytest.warns(FutureWarning, match="noise is called dequantization now") as caught:
+
+        class Old(Plain):
+            noise = "none"
+
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_import_and_settings_are_light() -> None:
     code = (
         "import sys; from pyro_afslvm.data import registry\n"

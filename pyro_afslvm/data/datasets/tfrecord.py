@@ -105,45 +105,46 @@ def _damaged(path: Path, number: int, reason: str) -> ValueError:
     return ValueError(f"{path}: record {number}: {reason}")
 
 
+# Messages of ``tf.train.Example`` to their fields: name, number, type (a message's name, else
+# a scalar's) and whether it is repeated. Features of numbers are left out: they are skipped as
+# unknown fields. The map of features is a message of its own in the wire format.
+_ENTRY = "FeatureEntry"
+_MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
+    "BytesList": (("value", 1, "TYPE_BYTES", True),),
+    "Feature": (("bytes_list", 1, ".e.BytesList", False),),
+    "Features": (("feature", 1, f".e.Features.{_ENTRY}", True),),
+    _ENTRY: (("key", 1, "TYPE_STRING", False), ("value", 2, ".e.Feature", False)),
+    "Example": (("features", 1, ".e.Features", False),),
+}
+
+
 @lru_cache(maxsize=1)
 def _example_type() -> Any:
-    """Make the message type ``tf.train.Example``, with features that hold bytes.
-
-    Features of numbers are left out: they are skipped as unknown fields.
-    """
+    """Make the message type ``tf.train.Example``, with features that hold bytes."""
     from google.protobuf import (  # type: ignore[import-untyped]
         descriptor_pb2,
         descriptor_pool,
         message_factory,
     )
 
-    field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="e", syntax="proto3")
-
-    def message(parent: Any, name: str, *fields: tuple[str, int, str | int, bool]) -> Any:
-        made = parent.add(name=name)
-        for title, number, kind, repeated in fields:
-            label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
-            if isinstance(kind, str):
-                made.field.add(
-                    name=title, number=number, label=label, type=field.TYPE_MESSAGE, type_name=kind
-                )
-            else:
-                made.field.add(name=title, number=number, label=label, type=kind)
-        return made
-
-    messages = file.message_type
-    message(messages, "BytesList", ("value", 1, field.TYPE_BYTES, True))
-    message(messages, "Feature", ("bytes_list", 1, ".e.BytesList", False))
-    features = message(messages, "Features", ("feature", 1, ".e.Features.FeatureEntry", True))
-    entry = message(
-        features.nested_type,
-        "FeatureEntry",
-        ("key", 1, field.TYPE_STRING, False),
-        ("value", 2, ".e.Feature", False),
-    )
-    entry.options.map_entry = True
-    message(messages, "Example", ("features", 1, ".e.Features", False))
+    for name, fields in _MESSAGES.items():
+        if name == _ENTRY:  # inside Features, the message before
+            message = file.message_type[-1].nested_type.add(name=name)
+            message.options.map_entry = True
+        else:
+            message = file.message_type.add(name=name)
+        for field in fields:
+            _add_field(message, *field)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("e.Example"))
+
+
+def _add_field(message: Any, name: str, number: int, kind: str, repeated: bool) -> None:
+    field = message.field.add(name=name, number=number)
+    field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
+    if kind.startswith("."):
+        field.type, field.type_name = field.TYPE_MESSAGE, kind
+    else:
+        field.type = getattr(field, kind)

@@ -65,7 +65,7 @@ class StoredFrames:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of all frames, (T, C, H, W); see :meth:`read` for errors."""
-        return tuple(_opened(str(self.path)).shape)
+        return tuple(self._frames.shape)
 
     @property
     def nbytes(self) -> int:
@@ -78,15 +78,24 @@ class StoredFrames:
         Raises:
             ValueError: The file is missing or damaged.
         """
-        frames = _opened(str(self.path))
+        frames = self._frames
         try:
             return np.asarray(frames[first:last], dtype=np.uint8)
         except (OSError, RuntimeError) as error:
             raise _damaged(self.path, error) from None
 
+    @property
+    def _frames(self) -> "h5py.Dataset":
+        try:
+            now = self.path.stat()
+        except OSError as error:
+            raise _damaged(self.path, error) from None
+        return _opened(str(self.path), now.st_dev, now.st_ino, now.st_mtime_ns, now.st_size)
+
 
 @lru_cache(maxsize=128)  # files that are open at once
-def _opened(path: str) -> "h5py.Dataset":
+def _opened(path: str, *state: int) -> "h5py.Dataset":
+    """Open a file; another one that takes its place has another state, and is opened anew."""
     import h5py
 
     try:

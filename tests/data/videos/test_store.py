@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,46 @@ def test_a_file_that_is_cut_short(tmp_path: Path, length: int) -> None:
     made.path.write_bytes(made.path.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"key\.h5: damaged, delete this file"):
         made.shape  # noqa: B018
+
+
+def test_a_damaged_file_is_prepared_again_in_the_same_process(tmp_path: Path) -> None:
+    frames = numbered(40)
+    made = put(tmp_path, frames)
+    whole = made.path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[damaged.index(frames[16].tobytes())] ^= 1
+    made.path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="damaged, delete this file"):
+        made.read(0, 40)
+    made.path.unlink()
+    with pytest.raises(ValueError, match=r"key\.h5: damaged"):
+        made.read(0, 8)
+    assert np.array_equal(put(tmp_path, frames).read(0, 40), frames)
+    assert np.array_equal(made.read(0, 40), frames)
+
+
+def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    made = put(tmp_path, numbered(40))
+    other = put(tmp_path, numbered(41), key="other")
+    assert made.shape[0] == 40
+    os.replace(other.path, made.path)
+    assert np.array_equal(made.read(0, 41), numbered(41))
+    assert made.shape[0] == 41
+
+
+def test_a_fork_and_threads_read_a_file_that_was_replaced(tmp_path: Path) -> None:
+    made = put(tmp_path, numbered(64))
+    made.read(0, 8)
+    os.replace(put(tmp_path, numbered(65), key="other").path, made.path)
+    frames, dataset = (
+        numbered(65),
+        StoredSequences(Load(made), lengths=[65], num_frames=8, seed=0, split="train"),
+    )
+    loaded = DataLoader(dataset, num_workers=2, timeout=60, multiprocessing_context="fork")
+    with ThreadPoolExecutor(8) as pool:
+        found = [*pool.map(lambda i: made.read(i % 57, i % 57 + 8), range(200))]
+    assert all(np.array_equal(x, frames[i % 57 : i % 57 + 8]) for i, x in enumerate(found))
+    assert torch.equal(torch.cat(list(loaded)), torch.stack(list(dataset)))
 
 
 def test_size_on_disk_is_below_the_pixels_where_little_moves(tmp_path: Path) -> None:
