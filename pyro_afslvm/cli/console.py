@@ -10,6 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 _OLD_OPTION = re.compile(r"^--noise(?==|$)")
 
+_OLD_KEY = re.compile(r"""^noise(?=\s*:)|(?<=["'])noise(?=["']\s*:)""", re.MULTILINE)  # YAML, JSON
+
 
 class Parser(ArgumentParser):
     """A parser of options whose errors are one line."""
@@ -19,6 +21,10 @@ class Parser(ArgumentParser):
         given = sys.argv[1:] if args is None else args
         present = [_OLD_OPTION.sub("--dequantization", argument) for argument in given]
         return super().parse_args(present, *more, **options)
+
+    def parse_string(self, content: str, *more: Any, **options: Any) -> Any:
+        """Parse a config file, also with names of the release before."""
+        return super().parse_string(_OLD_KEY.sub("dequantization", content), *more, **options)
 
     def add_source(self, text: str, **options: Any) -> None:
         """Add ``--data``: a source by its name or import path, and options for its settings.

@@ -11,11 +11,13 @@ from matplotlib.ticker import MaxNLocator
 
 from pyro_afslvm.plots.checks import as_line, first_of
 from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH
+from pyro_afslvm.utils.renamed import renamed_keyword
 
 _DASHED = (0, (5, 2))
 
 
 @rc_context(STYLE)
+@renamed_keyword("levels", "calibrated")
 def score_curves(
     panels: Mapping[str, Mapping[str, npt.ArrayLike]],
     *,
