@@ -4,13 +4,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 _OLD_OPTION = re.compile(r"^--noise(?==|$)")
-
-_OLD_KEY = re.compile(r"""^noise(?=\s*:)|(?<=["'])noise(?=["']\s*:)""", re.MULTILINE)  # YAML, JSON
 
 
 class Parser(ArgumentParser):
@@ -24,7 +24,12 @@ class Parser(ArgumentParser):
 
     def parse_string(self, content: str, *more: Any, **options: Any) -> Any:
         """Parse a config file, also with names of the release before."""
-        return super().parse_string(_OLD_KEY.sub("dequantization", content), *more, **options)
+        with suppress(yaml.YAMLError):  # which is refused below
+            values = yaml.safe_load(content)
+            if isinstance(values, dict) and "noise" in values:
+                values.setdefault("dequantization", values.pop("noise"))
+                content = yaml.safe_dump(values)
+        return super().parse_string(content, *more, **options)
 
     def add_source(self, text: str, **options: Any) -> None:
         """Add ``--data``: a source by its name or import path, and options for its settings.

@@ -35,8 +35,8 @@ class _Row(NamedTuple):
     colours: ScalarMappable
 
 
-@rc_context(STYLE)
 @renamed_keyword("levels", "steps")
+@rc_context(STYLE)
 def flow_figure(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> Figure:
     r"""Draw what a flow sees: frames, shift, scale and noise over time (the paper's Fig. 4).
 

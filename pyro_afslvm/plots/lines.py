@@ -16,8 +16,8 @@ _MOST = 6  # features that fit into a figure
 _ROW, _HEAD = 1.15, 0.75  # inches
 
 
-@rc_context(STYLE)
 @renamed_keyword("levels", "steps")
+@rc_context(STYLE)
 def flow_lines(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> Figure:
     r"""Draw what a flow sees of vectors: their values with shift and scale, then the noise.
 

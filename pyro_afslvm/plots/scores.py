@@ -16,8 +16,8 @@ from pyro_afslvm.utils.renamed import renamed_keyword
 _DASHED = (0, (5, 2))
 
 
-@rc_context(STYLE)
 @renamed_keyword("levels", "calibrated")
+@rc_context(STYLE)
 def score_curves(
     panels: Mapping[str, Mapping[str, npt.ArrayLike]],
     *,
