@@ -126,7 +126,7 @@ def folder_name(trial: Trial | FrozenTrial) -> str:
 
 def objective(search: Search, trial: Trial) -> float:
     """Train one trial; the best nats/dim in validation."""
-    from pyro_afslvm.training.train import train  # Lightning takes seconds to load
+    from pyro_afslvm.training.run import train  # Lightning takes seconds to load
 
     # a function of the trial's number, so that neither a restart nor a neighbour repeats it
     seed = np.random.SeedSequence([search.settings.seed, trial.number]).generate_state(1)[0]

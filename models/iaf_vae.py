@@ -6,7 +6,7 @@ paper's encoder and decoder are larger, and their first layers work at full reso
 """
 
 from pyro_afslvm import VAE, InverseAutoregressive, Pair, VAEGuide
-from pyro_afslvm.networks import ResidualDecoder, ResidualEncoder
+from pyro_afslvm.networks.residual import ResidualDecoder, ResidualEncoder
 
 NAME = "VAE, IAF 2 x 320"
 LEARNING_RATE = 1e-3

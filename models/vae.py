@@ -5,7 +5,7 @@ The same as ``iaf_vae.py`` but for the posterior: the first line of Table 1 of K
 """
 
 from pyro_afslvm import VAE, Pair, VAEGuide
-from pyro_afslvm.networks import ResidualDecoder, ResidualEncoder
+from pyro_afslvm.networks.residual import ResidualDecoder, ResidualEncoder
 
 NAME = "VAE, diagonal"
 LEARNING_RATE = 1e-3

@@ -4,8 +4,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 _OLD_OPTION = re.compile(r"^--noise(?==|$)")
@@ -23,6 +25,15 @@ class Parser(ArgumentParser):
         if self._takes_source:
             self._define_sources(present)
         return super().parse_args(present, *more, **options)
+
+    def parse_string(self, content: str, *more: Any, **options: Any) -> Any:
+        """Parse a config file, also with names of the release before."""
+        with suppress(yaml.YAMLError):  # which is refused below
+            values = yaml.safe_load(content)
+            if isinstance(values, dict) and "noise" in values:
+                values.setdefault("dequantization", values.pop("noise"))
+                content = yaml.safe_dump(values)
+        return super().parse_string(content, *more, **options)
 
     def add_source(self, text: str, **options: Any) -> None:
         """Add ``--data``: a source by its name or import path, and options for its settings.

@@ -101,7 +101,7 @@ def _is_name(text: str) -> bool:
 
 def _content(text: object) -> object:
     """Content of YAML, or of a file of it; ``None`` where the true parser will complain."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         given = str(text)

@@ -9,7 +9,7 @@ import numpy as np
 
 from pyro_afslvm.cli.drawing import draw_samples
 from pyro_afslvm.data import SequenceSource, Split
-from pyro_afslvm.evaluation.evaluate import evaluate
+from pyro_afslvm.evaluation.metrics import evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint, load_pair
@@ -31,8 +31,8 @@ def train_run(
     *,
     resume: bool = False,
 ) -> Run:
-    """Train with a progress bar; see :func:`pyro_afslvm.training.train.train`."""
-    from pyro_afslvm.training.train import train  # Lightning takes seconds to load
+    """Train with a progress bar; see :func:`pyro_afslvm.training.run.train`."""
+    from pyro_afslvm.training.run import train  # Lightning takes seconds to load
 
     shown = is_first_process()
     with training_bar(f"training {recipe.name:<16}", shown=shown) as report:

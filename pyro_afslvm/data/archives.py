@@ -9,6 +9,8 @@ from gzip import BadGzipFile
 from lzma import LZMAError
 from pathlib import Path
 
+from pyro_afslvm.moved import old_names
+
 # What the modules raise of a damaged, encrypted or unsafe archive.
 _REFUSED = (
     *(tarfile.TarError, zipfile.BadZipFile, BadGzipFile, zlib.error, LZMAError),
@@ -70,3 +72,6 @@ def _plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
     if member.issym() or member.islnk():
         raise tarfile.SpecialFileError(member)
     return tarfile.data_filter(member, path)
+
+
+__getattr__ = old_names(__name__)

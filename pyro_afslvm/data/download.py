@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from pyro_afslvm.moved import old_names
+
 _CHUNK = 1 << 20
 
 
@@ -79,3 +81,6 @@ class _Bar:
 
     def close(self) -> None:
         """End; the bar is closed by whoever opened it."""
+
+
+__getattr__ = old_names(__name__)

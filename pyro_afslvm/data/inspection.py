@@ -9,6 +9,7 @@ from pyro_afslvm.data.dequantize import Dequantization
 from pyro_afslvm.data.sequences import SequenceDataset, StoredSequences
 from pyro_afslvm.data.source import SequenceSource, choose_dequantization
 from pyro_afslvm.data.splits import SPLITS, EmptySplitError, ShortSplitError, Split
+from pyro_afslvm.moved import old_names
 from pyro_afslvm.utils.checks import check_minimum
 
 Array = NDArray[np.float64]
@@ -280,3 +281,6 @@ def _local_score(train: Array, scored: Array, held: Array | None = None) -> floa
 def _score(variance: Array, square: Array) -> float:
     """Mean log-density of a Normal, given the mean square of the distance from its mean."""
     return -0.5 * float(np.nanmean(np.log(2 * np.pi * variance) + square / variance))
+
+
+__getattr__ = old_names(__name__)

@@ -10,6 +10,7 @@ from importlib import metadata
 from pyro_afslvm.data.dequantize import Dequantization, dequantization
 from pyro_afslvm.data.splits import SPLITS
 from pyro_afslvm.utils.checks import check_minimum
+from pyro_afslvm.utils.renamed import renamed_keyword
 
 COMPARABLE = ("data", "split", "scored_frames", "noise")  # what results in one table share
 
@@ -108,12 +109,12 @@ class Protocol:
         return cls(**values)
 
 
+@renamed_keyword("noise", "dequantization")
 def check_ceiling(
     nats_per_dim: float,
     *,
     num_values: int,
-    dequantization: Dequantization | None = None,
-    noise: Dequantization | None = None,
+    dequantization: Dequantization,
 ) -> None:
     r"""Check that a result does not exceed what any model can reach.
 
@@ -126,7 +127,6 @@ def check_ceiling(
         nats_per_dim: The result, from :meth:`Dequantization.to_nats`.
         num_values: Number of values it is the mean of, each dequantized by itself.
         dequantization: Of x.
-        noise: The same, by its name of the release before.
 
     Raises:
         ValueError: The result is NaN, or above the ceiling by more than five standard
@@ -137,16 +137,13 @@ def check_ceiling(
         Traceback (most recent call last):
         ValueError: -1.3000 nats/dim is above the negative entropy of the ...: a bug
     """
-    kind = dequantization or noise
-    if kind is None:
-        raise TypeError("check_ceiling() needs a dequantization")
     if math.isnan(nats_per_dim):
         raise ValueError("nats/dim is NaN: a bug or a diverged model")
-    if math.isinf(kind.ceiling) and nats_per_dim == math.inf:
+    if math.isinf(dequantization.ceiling) and nats_per_dim == math.inf:
         raise ValueError("nats/dim is infinite: the data repeat a value exactly, or a bug")
-    tolerance = 5 * kind.spread / math.sqrt(num_values) + 20 / num_values
-    if nats_per_dim > kind.ceiling + tolerance:
+    tolerance = 5 * dequantization.spread / math.sqrt(num_values) + 20 / num_values
+    if nats_per_dim > dequantization.ceiling + tolerance:
         raise ValueError(
             f"{nats_per_dim:.4f} nats/dim is above the negative entropy of the "
-            f"dequantization, {kind.ceiling:.4f} ({kind.name}): a bug"
+            f"dequantization, {dequantization.ceiling:.4f} ({dequantization.name}): a bug"
         )

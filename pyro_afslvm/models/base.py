@@ -15,8 +15,8 @@ from pyro_afslvm.models.checks import (
     check_values,
 )
 from pyro_afslvm.models.param_store import register, restore
-from pyro_afslvm.models.renamed import renamed
 from pyro_afslvm.transforms import TemporalHierarchy, TemporalTransform
+from pyro_afslvm.utils.renamed import OldNames, Renamed, renamed_keyword
 
 
 class SequenceBatch(NamedTuple):
@@ -75,6 +75,12 @@ class SequenceBatch(NamedTuple):
         warnings.warn("SequenceBatch.values is now targets", FutureWarning, stacklevel=2)
         return self.targets
 
+    @property
+    def batch(self) -> int:
+        """The old name of the size, for one release."""
+        warnings.warn("SequenceBatch.batch is now size", FutureWarning, stacklevel=2)
+        return self.size
+
 
 Split, split = SequenceBatch, SequenceBatch.of  # the names before, for one release
 
@@ -86,7 +92,7 @@ class Simulated(NamedTuple):
     z: Tensor | None  # (*batch, [T,] latent_size)
 
 
-class SequenceModel(nn.Module):
+class SequenceModel(OldNames, nn.Module):
     r"""A generative model of sequences of frames, as a Pyro program.
 
     .. math:: p(x_{C+1:T}, z \mid x_{1:C})
@@ -201,10 +207,11 @@ class SequenceModel(nn.Module):
     def _without_steps(self) -> TypeError:
         return TypeError(f"expected a model with steps, such as SLVM; got {type(self).__name__}")
 
-    split = renamed("split", "batch")
-    noise_size = renamed("noise_size", "eps_size")
+    split = Renamed("batch")
+    noise_size = Renamed("eps_size")
 
 
+@renamed_keyword("noise", "eps")
 def simulate(model: SequenceModel, eps: Tensor, state: Any) -> Simulated:
     """Make the frames (and latents) that follow a state, at a cost per frame that does not grow.
 

@@ -12,9 +12,9 @@ from pyro_afslvm.distributions import across_time, log_prob_per_step, masked, st
 from pyro_afslvm.models.base import SequenceBatch, SequenceModel, Simulated, simulate
 from pyro_afslvm.models.checks import check_latents
 from pyro_afslvm.models.param_store import restore
-from pyro_afslvm.models.renamed import renamed
 from pyro_afslvm.networks.history_encoder import HistoryEncoder, HistoryState
 from pyro_afslvm.transforms import TemporalTransform, check_size, compose
+from pyro_afslvm.utils.renamed import Renamed
 
 
 class SLVMState(NamedTuple):
@@ -253,9 +253,9 @@ class SLVM(SequenceModel):
         )
         return frames
 
-    latents = renamed("latents", "transition_distribution")
-    frames = renamed("frames", "emission_distribution")
-    noise = renamed("noise", "to_noise")
+    latents = Renamed("transition_distribution")
+    frames = Renamed("emission_distribution")
+    noise = Renamed("to_noise")
 
 
 def _known(memory: HistoryState | None) -> HistoryState:

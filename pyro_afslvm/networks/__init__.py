@@ -1,5 +1,6 @@
 """Networks of frames and vectors: encoders and decoders."""
 
+from pyro_afslvm.moved import old_names
 from pyro_afslvm.networks.convolutional import ConvDecoder, ConvEncoder
 from pyro_afslvm.networks.mlp import MLPDecoder, MLPEncoder, mlp
 from pyro_afslvm.networks.residual import ResidualDecoder, ResidualEncoder
@@ -13,3 +14,4 @@ __all__ = [
     "ResidualEncoder",
     "mlp",
 ]
+__getattr__ = old_names(__name__)

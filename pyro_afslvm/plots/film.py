@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from pyro_afslvm.plots.checks import as_frames, first_of
 from pyro_afslvm.plots.style import FAINT, GIVEN, INK, PREDICTED, STYLE, WIDTH, Array
+from pyro_afslvm.utils.renamed import renamed_keyword
 
 # inches: row labels, colour bars, largest frame, between rows, time axis
 _LABELS, _BARS, _LARGEST, _GAP, _FOOT = 0.98, 0.66, 1.1, 0.07, 0.3
@@ -34,6 +35,7 @@ class _Row(NamedTuple):
     colours: ScalarMappable
 
 
+@renamed_keyword("levels", "steps")
 @rc_context(STYLE)
 def flow_figure(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> Figure:
     r"""Draw what a flow sees: frames, shift, scale and noise over time (the paper's Fig. 4).

@@ -10,11 +10,13 @@ from matplotlib.ticker import MaxNLocator
 from pyro_afslvm.plots.checks import as_vectors
 from pyro_afslvm.plots.film import FlowStep
 from pyro_afslvm.plots.style import COLOURS, FAINT, GIVEN, INK, PREDICTED, STYLE, WIDTH, Array
+from pyro_afslvm.utils.renamed import renamed_keyword
 
 _MOST = 6  # features that fit into a figure
 _ROW, _HEAD = 1.15, 0.75  # inches
 
 
+@renamed_keyword("levels", "steps")
 @rc_context(STYLE)
 def flow_lines(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> Figure:
     r"""Draw what a flow sees of vectors: their values with shift and scale, then the noise.

@@ -11,10 +11,12 @@ from matplotlib.ticker import MaxNLocator
 
 from pyro_afslvm.plots.checks import as_line, first_of
 from pyro_afslvm.plots.style import COLOURS, FAINT, INK, STYLE, WIDTH
+from pyro_afslvm.utils.renamed import renamed_keyword
 
 _DASHED = (0, (5, 2))
 
 
+@renamed_keyword("levels", "calibrated")
 @rc_context(STYLE)
 def score_curves(
     panels: Mapping[str, Mapping[str, npt.ArrayLike]],

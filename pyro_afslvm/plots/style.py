@@ -7,6 +7,8 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from pyro_afslvm.moved import old_names
+
 Array = npt.NDArray[Any]
 
 #: Okabe and Ito's colours, which colour-blind readers can tell apart.
@@ -39,3 +41,6 @@ def to_png(figure: Figure, dpi: float = 150) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
+
+
+__getattr__ = old_names(__name__)

@@ -9,6 +9,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.models.programs import no_guide
+from pyro_afslvm.moved import old_names
 from pyro_afslvm.objectives import log_prob_per_step
 from pyro_afslvm.objectives.importance import estimate, in_chunks, log_density, particle_traces
 
@@ -99,3 +100,6 @@ def _draw(model: Program, guide: Program, x: Tensor, size: int, lengths: Tensor 
         log_density(p, x).expand(size, len(x)).cpu(),
         log_density(q, x).expand(size, len(x)).cpu(),
     )
+
+
+__getattr__ = old_names(__name__)

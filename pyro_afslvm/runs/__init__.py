@@ -1,1 +1,5 @@
 """Run folders: recipe, settings, checkpoints."""
+
+from pyro_afslvm.moved import old_names
+
+__getattr__ = old_names(__name__)

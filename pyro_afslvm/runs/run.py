@@ -6,6 +6,7 @@ from typing import Any
 
 from pyro_afslvm.data import SequenceSource, source_from_config
 from pyro_afslvm.data.registry import UnknownSourceError
+from pyro_afslvm.moved import modern
 from pyro_afslvm.runs.checkpoint import FORMAT
 from pyro_afslvm.runs.contents import Array, read_curves, read_results, read_settings
 from pyro_afslvm.runs.errors import RunError
@@ -151,7 +152,7 @@ class Run:
         Raises:
             RunError: naming what differs.
         """
-        if recipe.text != self.recipe_text:
+        if modern(recipe.text) != modern(self.recipe_text):
             raise RunError(f"{self.path} was trained with another recipe than {recipe.path}")
         if changed := settings.changed_from(self.settings):
             raise RunError(f"{self.path} was trained with another {', '.join(changed)}")
@@ -184,7 +185,7 @@ class Run:
         text = self.recipe_text
         if given is not None:
             recipe = load_recipe(given)
-            if recipe.text != text:
+            if modern(recipe.text) != modern(text):
                 raise RecipeError(f"{self.path} was trained with another recipe than {given}")
             return recipe
         if not (trust or is_known(text)):

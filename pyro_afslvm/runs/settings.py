@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from pyro_afslvm.data.dequantize import DequantizationName
+from pyro_afslvm.utils.renamed import renamed_keyword
 
 FREE_TO_CHANGE = (
     "steps",
@@ -117,6 +118,12 @@ class TrainSettings:
         """Names of the settings that differ and matter to what is computed."""
         names = [f.name for f in fields(self) if f.name not in FREE_TO_CHANGE]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
+
+
+# stored settings and users' programs may have the name of the release before
+TrainSettings.__init__ = renamed_keyword("noise", "dequantization")(  # type: ignore[method-assign]
+    TrainSettings.__init__
+)
 
 
 def as_launched(settings: TrainSettings) -> TrainSettings:

@@ -1,7 +1,6 @@
 """Bijections across time and the networks that condition them."""
 
-import warnings
-
+from pyro_afslvm.moved import old_names
 from pyro_afslvm.transforms.affine import TemporalAffine, TemporalDifference
 from pyro_afslvm.transforms.base import ConditionedTemporalTransform, TemporalTransform
 from pyro_afslvm.transforms.chain import TemporalChain
@@ -48,10 +47,4 @@ __all__ = [
     "check_size",
     "compose",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name == "Level":
-        warnings.warn("Level is AffineStep now", FutureWarning, stacklevel=2)
-        return AffineStep
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = old_names(__name__)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
+from pyro_afslvm.moved import old_names
 from pyro_afslvm.transforms.cache import CachedTransform, random_state
-from pyro_afslvm.transforms.deprecated import OldNames
 from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction, sum_log_scales
 from pyro_afslvm.transforms.time_axis import time_length
+from pyro_afslvm.utils.renamed import OldNames, Renamed
 
 Steps = Sequence[AffineStep | Inverse]  # from x down to the noise, one for each transform
 
@@ -37,6 +38,8 @@ class TemporalTransform(OldNames, CachedTransform):
         context_length: frames of history it cannot do without.
         reach: past frames that it looks at; ``None`` for all of them.
     """
+
+    levels = Renamed("intermediates")
 
     def __init__(self, *, frame_dims: int, context_length: int, reach: int | None) -> None:
         super().__init__()
@@ -176,6 +179,8 @@ class ConditionedTemporalTransform(OldNames, Transform):
     bijective = True
     sign = +1
 
+    levels = Renamed("intermediates")
+
     def __init__(
         self,
         transform: TemporalTransform,
@@ -290,3 +295,6 @@ class ConditionedTemporalTransform(OldNames, Transform):
 
     def _context_at(self, t: int) -> Tensor | None:
         return None if self.context is None else self.context[..., self.past + t, :]
+
+
+__getattr__ = old_names(__name__)

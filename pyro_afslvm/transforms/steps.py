@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from pyro_afslvm.utils.renamed import renamed_keyword
+
 
 class Inverse(NamedTuple):
     """The noise behind a sequence, and the log-scale of every entry, of one shape."""
@@ -40,6 +42,7 @@ def sum_log_scales(steps: Sequence[AffineStep | Inverse]) -> Tensor:
     return total
 
 
+@renamed_keyword("levels", "steps")
 def compose(steps: Sequence[AffineStep | Inverse | Prediction]) -> tuple[Tensor, Tensor]:
     r"""Shift and log-scale of a whole chain of affine transforms.
 

@@ -217,8 +217,8 @@ def test_recipes_with_dataclasses_and_exits(here, capsys):
 
 def test_help_is_quick_and_light():
     code = (
-        "import sys, pyro_afslvm.cli.main as c\n"
-        "try: c.main(['--help'])\n"
+        "import sys; from pyro_afslvm.cli.main import main\n"
+        "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'lightning', 'pyro', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -232,3 +232,18 @@ def test_the_dequantization_may_be_asked_for_by_its_old_name() -> None:
     for asked in (["--noise", "uniform"], ["--noise=uniform"], ["--dequantization", "uniform"]):
         options = build_parser().parse_args(["train", "recipe.py", *asked])
         assert options.train.dequantization == "uniform"
+
+
+@pytest.mark.parametrize("value", ["null", "uniform"])
+def test_a_config_of_the_release_before(here, capsys, value):
+    """As ``--print_config`` wrote it."""
+    config = (Path(__file__).parents[1] / "support" / "old_config.yaml").read_text()
+    assert "\nnoise: null\n" in config
+    Path("old.yaml").write_text(config.replace("noise: null", f"noise: {value}"))
+    options = build_parser().parse_args(["train", "--config", "old.yaml"])
+    assert options.train.dequantization == (None if value == "null" else value)
+    assert options.train.recipe == "models/small/af1.py"
+    Path("bad.yaml").write_text("noise: [\n")
+    assert "parsing config" in refused(capsys, "train", "tiny.py", "--config", "bad.yaml")
+    Path("unknown.yaml").write_text("noises: null\n")
+    assert "noises" in refused(capsys, "train", "tiny.py", "--config", "unknown.yaml")

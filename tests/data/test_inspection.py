@@ -16,7 +16,7 @@ from pyro_afslvm.cli.main import main
 from pyro_afslvm.data import BAIR, KTH, Arrays, MovingDigits, dequantization
 from pyro_afslvm.data.inspection import Sums, baselines, inspect_source
 from pyro_afslvm.data.registry import guess_source
-from pyro_afslvm.evaluation.evaluate import likelihood
+from pyro_afslvm.evaluation.metrics import likelihood
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.plots import to_png
 from pyro_afslvm.plots.contact import contact_sheet

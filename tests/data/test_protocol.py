@@ -88,8 +88,9 @@ def test_few_values_may_fluctuate() -> None:
 
 
 def test_the_keyword_of_the_release_before() -> None:
-    check_ceiling(GAUSSIAN.ceiling, noise=GAUSSIAN, num_values=1000)
-    with pytest.raises(ValueError, match="a bug"):
+    with pytest.warns(FutureWarning, match=r"^check_ceiling\(noise=\) is now dequantization=$"):
+        check_ceiling(GAUSSIAN.ceiling, noise=GAUSSIAN, num_values=1000)
+    with pytest.warns(FutureWarning), pytest.raises(ValueError, match="a bug"):
         check_ceiling(0.0, noise=GAUSSIAN, num_values=1000)
     with pytest.raises(TypeError, match="dequantization"):
         check_ceiling(0.0, num_values=1000)

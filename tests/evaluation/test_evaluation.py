@@ -11,7 +11,7 @@ from torch import nn
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.data import GaussianDequantization, MovingDigits, dequantization
 from pyro_afslvm.distributions import across_time, standard_normal
-from pyro_afslvm.evaluation.evaluate import evaluate, likelihood
+from pyro_afslvm.evaluation.metrics import evaluate, likelihood
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.transforms import AffineParameters, Conditioner, LastFrame
 

@@ -66,6 +66,50 @@ def test_old_names_lead_on_with_a_warning() -> None:
         assert model.noise_size == model.eps_size
     with pytest.warns(FutureWarning, match="values is now targets"):
         assert batch.values is batch.targets
+    with pytest.warns(FutureWarning, match="batch is now size"):
+        assert batch.batch == batch.size
+
+
+@pytest.mark.parametrize("old", ["frames", "latents", "noise", "split"])
+def test_an_override_by_an_old_name_takes_effect(old: str) -> None:
+    new = {"frames": "emission_distribution", "latents": "transition_distribution"}
+    new |= {"noise": "to_noise", "split": "batch"}
+    calls = []
+
+    def override(self: Any, *given: Any) -> Any:
+        calls.append(old)
+        with pytest.warns(FutureWarning, match=f"{old} is now {new[old]}"):
+            return getattr(super(kind, self), old)(*given)  # where there is no override
+
+    with pytest.warns(FutureWarning, match=rf"^Mine\.{old} is now {new[old]}: define that$"):
+        kind = type("Mine", (SLVM,), {old: override})
+    (model, _), x = system("plain", "filtering"), sequences()
+    z = torch.randn(len(x), x.shape[1] - GIVEN, model.latent_size).to(x)
+
+    def value() -> Tensor:
+        batch = model.batch(x)
+        model.to_noise(batch)
+        prior = model.transition_distribution(batch).log_prob(z)
+        return prior + model.emission_distribution(z, batch).log_prob(batch.targets)
+
+    expected = value()
+    model.__class__ = kind
+    assert torch.equal(value(), expected)
+    assert calls == [old]
+
+    class Below(kind):  # type: ignore[misc, valid-type]
+        pass
+
+    model.__class__ = Below
+    assert torch.equal(value(), expected)
+    assert calls == [old, old]
+
+
+def test_an_attribute_may_be_set_by_its_old_name() -> None:
+    model, _ = system("plain", "filtering")
+    with pytest.warns(FutureWarning, match="noise_size is now eps_size"):
+        model.noise_size = 7
+    assert model.eps_size == 7
 
 
 class Walk(SequenceModel):

@@ -253,3 +253,16 @@ def test_pyplot_and_its_state_stay_out():
 def test_the_package_itself_loads_no_matplotlib():
     program = "import sys, pyro_afslvm, pyro_afslvm.report; sys.exit('matplotlib' in sys.modules)"
     run_python("-c", program)
+
+
+def test_keywords_of_the_release_before() -> None:
+    frames = np.zeros((3, 2))
+    steps = [plots.FlowStep(frames, frames + 1, frames)]
+    with pytest.warns(FutureWarning, match=r"flow_lines\(levels=\) is now steps=") as said:
+        plots.flow_lines(frames, levels=steps)
+    assert said[0].filename == __file__
+    picture = np.zeros((3, 1, 8, 8))
+    with pytest.warns(FutureWarning, match=r"flow_figure\(levels=\) is now steps="):
+        plots.flow_figure(picture, levels=[plots.FlowStep(picture, picture + 1, picture)])
+    with pytest.warns(FutureWarning, match=r"score_curves\(levels=\) is now calibrated="):
+        plots.score_curves({"error": {"a": [1.0, 2.0]}}, ahead=[1, 2], levels={"error": 1.0})

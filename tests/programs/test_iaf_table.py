@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inference import iaf_table, table1
-from pyro_afslvm.cli import main as cli
+from pyro_afslvm.cli import main
 from pyro_afslvm.cli.workflow import evaluate_run, report_runs, sample_run, train_run
 from pyro_afslvm.data import BinarizedMNIST, MovingDigits
 from pyro_afslvm.data.dequantize import dequantization
@@ -231,7 +231,7 @@ def test_recipes_of_other_data_are_refused_in_one_line(
         data = ["BinarizedMNIST", "--data.path", digits]
     out = tmp_path / "out"
     arguments = ["train", str(ROOT / recipe), "--out", str(out), "--steps", "1", "--data", *data]
-    assert cli.main(arguments) == 2
+    assert main(arguments) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("afslvm: error: ")
     assert message in line

@@ -20,8 +20,8 @@ from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.runs.recipe import load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
+from pyro_afslvm.training.run import train
 from pyro_afslvm.training.session import Session
-from pyro_afslvm.training.train import train
 
 RECIPE = """
 from pyro_afslvm import FlowModel, Pair, TemporalAffine

@@ -111,3 +111,32 @@ def test_a_recipe_of_others_is_not_executed(run: Run, recipe: Recipe, tmp_path: 
     (run.path / "recipe.py").unlink()
     with pytest.raises(RunError, match=r"holds no readable recipe\.py"):
         run.recipe()
+
+
+OLD_IMPORTS = {  # of recipes in the release before, and now
+    "vrnn": (
+        "from pyro_afslvm import SLVM, FrameMemory, Pair\nmemory = FrameMemory\n",
+        "from pyro_afslvm import SLVM, HistoryEncoder, Pair\nmemory = HistoryEncoder\n",
+    ),
+    "vae": (
+        "from pyro_afslvm.residual import ResidualDecoder, ResidualEncoder\n",
+        "from pyro_afslvm.networks.residual import ResidualDecoder, ResidualEncoder\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLD_IMPORTS)
+def test_a_recipe_with_imports_of_before_is_the_same(run: Run, recipe: Recipe, name: str) -> None:
+    old, new = (text + recipe.text for text in OLD_IMPORTS[name])
+    (run.path / "recipe.py").write_text(old)
+    (run.path / "new.py").write_text(new)
+    run.check_resumable(load_recipe(run.path / "new.py"), SETTINGS, SOURCE)
+    assert run.recipe(given=run.path / "new.py").text == new
+    (run.path / "new.py").write_text(new + "STEPS = 3\n")
+    with pytest.raises(RunError, match="another recipe"):
+        run.check_resumable(load_recipe(run.path / "new.py"), SETTINGS, SOURCE)
+
+
+def test_settings_by_the_keyword_of_the_release_before() -> None:
+    with pytest.warns(FutureWarning, match=r"^TrainSettings\(noise=\) is now dequantization=$"):
+        assert TrainSettings(noise="uniform") == TrainSettings(dequantization="uniform")

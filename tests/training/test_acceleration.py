@@ -20,7 +20,7 @@ from pyro_afslvm.training.acceleration import (
     layer_sequences,
     recompute_activations,
 )
-from pyro_afslvm.training.train import watched
+from pyro_afslvm.training.run import watched
 from tests.support.processes import run_python
 
 RECIPES = (

@@ -10,7 +10,7 @@ from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.runs.recipe import build_pair, load_recipe
 from pyro_afslvm.runs.settings import TrainSettings
-from pyro_afslvm.training.train import train
+from pyro_afslvm.training.run import train
 
 RECIPE = """
 from pyro_afslvm import ConvConditioner, FlowModel, Pair, TemporalAffine

@@ -15,8 +15,8 @@ from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.runs.recipe import build_pair, load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings, as_launched
+from pyro_afslvm.training.run import train
 from pyro_afslvm.training.sampler import StepBatches
-from pyro_afslvm.training.train import train
 from pyro_afslvm.utils.distributed import Processes, is_first_process, launched
 from pyro_afslvm.utils.seeding import Stream, seed_step
 from tests.support.processes import ROOT, run_python
@@ -55,8 +55,8 @@ import os, signal, time
 from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.runs.recipe import load_recipe
 from pyro_afslvm.runs.settings import TrainSettings
+from pyro_afslvm.training.run import train
 from pyro_afslvm.training.session import Session
-from pyro_afslvm.training.train import train
 
 def run(name, out, *, report=None, **changes):
     chosen = {"validate_every": 4, "validation_sequences": 3, "scored_frames": 3} | changes

@@ -18,9 +18,9 @@ from pyro_afslvm.runs.recipe import Recipe, load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.training.errors import TrainingError
+from pyro_afslvm.training.run import train
 from pyro_afslvm.training.sampler import StepBatches
 from pyro_afslvm.training.session import Session
-from pyro_afslvm.training.train import train
 from pyro_afslvm.utils.distributed import Processes
 from pyro_afslvm.utils.seeding import seed_step
 from tests.support.processes import run_python

@@ -86,18 +86,20 @@ def test_models_of_a_flow_that_is_not_affine_have_no_mean() -> None:
 def test_old_names() -> None:
     import pyro_afslvm.transforms as transforms
 
-    with pytest.warns(FutureWarning, match="Level is AffineStep now"):
+    with pytest.warns(FutureWarning, match=r"transforms\.Level has moved: .*AffineStep$"):
         assert transforms.Level is AffineStep
     with pytest.raises(AttributeError, match="no attribute 'Levels'"):
         _ = transforms.Levels
     case = TRANSFORMS["mlp-1+mlp-3"]
     transform, x = case.make(), case.frames(2, 4)
     expected = transform.intermediates(x)
-    for old in (transform.levels, transform.condition().levels):
-        with pytest.warns(FutureWarning, match=r"levels\(\) is intermediates\(\) now"):
-            found = old(x)
+    for whose in (transform, transform.condition()):
+        with pytest.warns(FutureWarning, match="levels is now intermediates"):
+            found = whose.levels(x)
         for step, known in zip(found, expected, strict=True):
             assert torch.equal(step.noise, known.noise)
+    with pytest.warns(FutureWarning, match=r"compose\(levels=\) is now steps="):
+        compose(levels=expected)
 
 
 def test_a_transform_of_before() -> None:

@@ -1,5 +1,6 @@
 """Inverse autoregressive flows within a step, of vectors and of images."""
 
+from pyro_afslvm.moved import old_names
 from pyro_afslvm.transforms.iaf.images import (
     ConditionedConvInverseAutoregressive,
     ConvInverseAutoregressive,
@@ -15,3 +16,4 @@ __all__ = [
     "ConvInverseAutoregressive",
     "InverseAutoregressive",
 ]
+__getattr__ = old_names(__name__)

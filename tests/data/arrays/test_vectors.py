@@ -17,7 +17,7 @@ from PIL import Image
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
 from pyro_afslvm.cli.main import main
 from pyro_afslvm.data import Arrays, MovingDigits
-from pyro_afslvm.evaluation.evaluate import evaluate
+from pyro_afslvm.evaluation.metrics import evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.plots import FlowLevel, flow_lines, forecast_lines
 from pyro_afslvm.report import table_text

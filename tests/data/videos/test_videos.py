@@ -416,8 +416,8 @@ def test_train_on_a_video(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_help_of_prepare_is_light() -> None:
     code = (
-        "import sys, pyro_afslvm.cli.main as c\n"
-        "try: c.main(['data', 'prepare', '--help'])\n"
+        "import sys; from pyro_afslvm.cli.main import main\n"
+        "try: main(['data', 'prepare', '--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'lightning', 'av', 'h5py', 'pooch'} & set(sys.modules)))"
     )
