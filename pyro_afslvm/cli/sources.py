@@ -4,7 +4,7 @@ import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from inspect import isabstract, isfunction
+from inspect import isabstract, isroutine
 from os.path import isfile  # which a text too long for a name is not
 from pathlib import Path
 from pkgutil import resolve_name
@@ -60,7 +60,7 @@ def _not_imported(path: str) -> str:
     except Exception as error:  # of a module of the user's
         return f"{type(error).__name__}: {error}".splitlines()[0]
     is_source = isinstance(found, type) and issubclass(found, SequenceSource)
-    return "" if is_source or isfunction(found) else "it is no SequenceSource"
+    return "" if is_source or isroutine(found) else "it is no SequenceSource"
 
 
 def _unknown(name: str) -> str:
