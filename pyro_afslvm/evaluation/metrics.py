@@ -28,6 +28,7 @@ from pyro_afslvm.models.base import context_length, flow_of
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.utils.distributed import ALONE, Processes
+from pyro_afslvm.utils.renamed import renamed_keyword
 from pyro_afslvm.utils.seeding import Stream, seed_step
 
 Progress = Callable[[int, int], None]
@@ -54,6 +55,7 @@ class Likelihood(NamedTuple):
 
 
 @torch.no_grad()
+@renamed_keyword("noise", "dequantization")
 def likelihood(
     pair: Pair,
     data: SequenceDataset,
