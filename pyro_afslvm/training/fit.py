@@ -85,10 +85,8 @@ def fit(
         forward=_Learned(loss, optimizer),
     )
     bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
-    with (
-        evaluating(model, guide),
-        bound_bar("SVI", steps, shown=progress) as show,
-    ):  # the modes come back
+    # afterwards the modules are in the modes that they were in
+    with evaluating(model, guide), bound_bar("SVI", steps, shown=progress) as show:
         for step, value in enumerate(losses):
             bound[step], seconds[step] = -value, time.perf_counter() - start
             show(float(bound[step]))
