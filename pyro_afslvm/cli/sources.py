@@ -12,6 +12,7 @@ from typing import Any
 
 from pyro_afslvm.data.registry import SOURCES, UnknownSourceError, find_source, is_registered
 from pyro_afslvm.data.source import REGISTERED, SequenceSource
+from pyro_afslvm.utils.errors import named_reason
 
 
 def define_sources(arguments: Sequence[str]) -> None:
@@ -58,7 +59,7 @@ def _not_imported(path: str) -> str:
     try:
         found = resolve_name(path)
     except Exception as error:  # of a module of the user's
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return named_reason(error)
     is_source = isinstance(found, type) and issubclass(found, SequenceSource)
     return "" if is_source or isroutine(found) else "it is no SequenceSource"
 

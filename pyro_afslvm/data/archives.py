@@ -10,6 +10,7 @@ from lzma import LZMAError
 from pathlib import Path
 
 from pyro_afslvm.moved import old_names
+from pyro_afslvm.utils.errors import reason
 
 # What the modules raise of a damaged, encrypted or unsafe archive.
 _REFUSED = (
@@ -52,11 +53,11 @@ def unpack(archive: Path, target: Path, *, draft: Path, inner: str = "") -> None
             raise ArchiveError(f"{archive}: holds no folder {inner}")
         os.rename(draft / inner, target)
     except _REFUSED as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ArchiveError(f"{archive}: not a complete, safe zip or tar: {reason}") from error
+        said = f"{archive}: not a complete, safe zip or tar: {reason(error)}"
+        raise ArchiveError(said) from error
     except OSError as error:
-        reason = f"{archive}: cannot be unpacked into {target}: {error.strerror or error}"
-        raise OSError(error.errno, reason) from error
+        said = f"{archive}: cannot be unpacked into {target}: {error.strerror or error}"
+        raise OSError(error.errno, said) from error
 
 
 def _check_kinds(zipped: zipfile.ZipFile) -> None:

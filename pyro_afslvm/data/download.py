@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pyro_afslvm.moved import old_names
+from pyro_afslvm.utils.errors import reason
 
 _CHUNK = 1 << 20
 
@@ -48,10 +49,9 @@ def download(address: str, folder: Path, known_hash: str | None, *, draft: Path)
             pooch.retrieve(address, known_hash, fname=name, path=draft, downloader=fetch)
         os.replace(draft / name, file)
     except (OSError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
-            f"could not fetch {address} ({reason}); without a network, copy {name} to {folder} "
-            "by hand"
+            f"could not fetch {address} ({reason(error)}); without a network, copy {name} to "
+            f"{folder} by hand"
         ) from error
     if known_hash is None:
         note.write_text(f"{pooch.file_hash(str(file))}  {name}\n")

@@ -24,6 +24,7 @@ from pyro_afslvm.data.datasets.moving_mnist import MovingMNIST
 from pyro_afslvm.data.fetch import BAIR_FOLDER, IDX_TEST, IDX_TRAIN, PUBLIC
 from pyro_afslvm.data.source import REGISTERED, SequenceSource, import_path
 from pyro_afslvm.data.videos.source import Videos
+from pyro_afslvm.utils.errors import named_reason
 
 GROUP = "pyro_afslvm.sources"
 # This library's, imported here so that they are registered.
@@ -49,7 +50,7 @@ def load_installed() -> None:
         try:
             point.load()
         except Exception as error:
-            text = f"source {point.name} ({point.value}): {_reason(error)}"
+            text = f"source {point.name} ({point.value}): {named_reason(error)}"
             warnings.warn(text, stacklevel=2)
 
 
@@ -87,11 +88,7 @@ def _import(module: str) -> None:
     try:
         import_module(module)
     except Exception as error:
-        raise UnknownSourceError(f"cannot import {module}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UnknownSourceError(f"cannot import {module}: {named_reason(error)}") from error
 
 
 def _registered(name: str) -> list[type[SequenceSource]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyro_afslvm.utils.errors import named_reason
+
 if TYPE_CHECKING:
     from pyro_afslvm.models.pair import Pair
 
@@ -117,4 +119,4 @@ def _ledger() -> Path:
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return named_reason(error)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_afslvm.utils.errors import reason
+
 Pixels = NDArray[np.uint8]
 
 
@@ -51,7 +53,7 @@ def open_array(
     except _Missing:
         raise
     except Exception as error:  # the libraries raise of all kinds on damaged files
-        raise ValueError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise ValueError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 _NETCDF = (".nc", ".nc4", ".netcdf", ".cdf", ".h5")
@@ -128,8 +130,4 @@ def open_npy(path: Path) -> Any:
     try:  # maps or fails: it never unpickles
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, TypeError, SyntaxError, EOFError, OverflowError) as error:
-        raise ValueError(f"{path}: expected a complete npy file: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: expected a complete npy file: {reason(error)}") from error
