@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-_OLD_OPTION = re.compile(r"^--noise(?==|$)")
+from pyro_afslvm.runs.settings import OLD_NAMES, with_present_names
+
+_OLD_OPTION = re.compile(rf"^--({'|'.join(OLD_NAMES)})(?==|$)")
 
 
 class Parser(ArgumentParser):
@@ -21,7 +23,7 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse options, also by the names they had in the release before."""
         given = sys.argv[1:] if args is None else args
-        present = [_OLD_OPTION.sub("--dequantization", argument) for argument in given]
+        present = [_OLD_OPTION.sub(lambda m: f"--{OLD_NAMES[m[1]]}", text) for text in given]
         if self._takes_source:
             self._define_sources(present)
         return super().parse_args(present, *more, **options)
@@ -30,9 +32,8 @@ class Parser(ArgumentParser):
         """Parse a config file, also with names of the release before."""
         with suppress(yaml.YAMLError):  # which is refused below
             values = yaml.safe_load(content)
-            if isinstance(values, dict) and "noise" in values:
-                values.setdefault("dequantization", values.pop("noise"))
-                content = yaml.safe_dump(values)
+            if isinstance(values, dict) and OLD_NAMES.keys() & values.keys():
+                content = yaml.safe_dump(with_present_names(values))
         return super().parse_string(content, *more, **options)
 
     def add_source(self, text: str, **options: Any) -> None:

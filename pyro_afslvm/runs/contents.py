@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyro_afslvm.runs.errors import RunError
+from pyro_afslvm.runs.settings import with_present_names
 
 Array = npt.NDArray[Any]
 
@@ -83,9 +84,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     stored = read_json(path)
     training = stored.get("training")
     if isinstance(training, dict):
-        if "noise" in training:
-            training["dequantization"] = training.pop("noise")
-        training.setdefault("average", 0.0)  # the first runs had none
+        # the first runs had no average
+        stored["training"] = {"average": 0.0, **with_present_names(training)}
     return stored
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pyro_afslvm.data.dequantize import DequantizationName
 from pyro_afslvm.utils.renamed import renamed_keyword
 
+OLD_NAMES = {"noise": "dequantization"}  # of settings, in the release before
 FREE_TO_CHANGE = (
     "steps",
     "seconds",
@@ -120,7 +121,17 @@ class TrainSettings:
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
-# stored settings and users' programs may have the name of the release before
+def with_present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give settings of the release before their present names; where both are there that counts.
+
+    >>> with_present_names({"steps": 5, "noise": "uniform"})
+    {'dequantization': 'uniform', 'steps': 5}
+    """
+    old = {OLD_NAMES[name]: value for name, value in settings.items() if name in OLD_NAMES}
+    return old | {name: value for name, value in settings.items() if name not in OLD_NAMES}
+
+
+# users' programs may have the name of the release before
 TrainSettings.__init__ = renamed_keyword("noise", "dequantization")(  # type: ignore[method-assign]
     TrainSettings.__init__
 )
