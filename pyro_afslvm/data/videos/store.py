@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_afslvm.data.videos.prefetch import ahead
-from pyro_afslvm.utils.files import locked
+from pyro_afslvm.utils.files import locked, write_atomically
 
 if TYPE_CHECKING:
     import h5py
@@ -221,9 +221,7 @@ def content_hash(path: Path, *, folder: Path) -> str:
             return digest
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    partial = memory.with_name(f"{name}.{os.getpid()}.partial")
     with suppress(OSError):  # a memory that cannot be kept only costs time
         memory.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(f"{now} {digest}")
-        os.replace(partial, memory)
+        write_atomically(memory, f"{now} {digest}".encode())
     return digest
