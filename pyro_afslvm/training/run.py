@@ -73,7 +73,7 @@ def train(
     run = _folder(recipe, source, out, settings, resume=resume)
     try:
         with quiet(), _one_line_errors():
-            fabric = launched(settings, run)
+            fabric = launch(settings, run)
             session = Session(
                 pair,
                 recipe,
@@ -117,7 +117,7 @@ def _train(session: Session, data: SequenceDataset) -> None:
         session.train(loader)
 
 
-def launched(settings: TrainSettings, run: Run) -> Fabric:
+def launch(settings: TrainSettings, run: Run) -> Fabric:
     """Start the processes that the settings ask for, each on its device."""
     loggers: list[Any] = []
     if settings.tensorboard:

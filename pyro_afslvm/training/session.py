@@ -258,11 +258,13 @@ class Session:
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint: plain data and tensors."""
         kept = self._averaged()
-        trained = [p.detach().cpu().clone() for p in self.loss.parameters()]
+        trained = None
+        if self.average is not None:  # beside which the parameters themselves are kept
+            trained = [p.detach() for p in self.loss.parameters()]
         return {
             "model": kept.model.state_dict(),
             "guide": None if kept.guide is None else kept.guide.state_dict(),
-            "trained": None if self.average is None else trained,
+            "trained": trained,
             "optimizer": self.optimizer.state_dict(),
             "recipe": self.recipe.digest,
             "step": self.step,
