@@ -70,7 +70,7 @@ def bare_loss(networks: Networks, x: Tensor, eps: Tensor | None = None) -> Tenso
     total: Tensor | float = 0.0
     for network in networks.flows:
         history, x = x[:, : network.window], x[:, network.window :]
-        shift, log_scale = (p.to(x) for p in network(x, history=history))
+        shift, log_scale = network(x, history=history).to(x).unbind(-1)
         log_scale = clamped(log_scale)
         x = (x - shift) * torch.exp(-log_scale)
         of_rest = total if isinstance(total, float) else total[:, network.window :]
@@ -92,12 +92,13 @@ def _bare_latents(networks: Networks, y: Tensor, eps: Tensor | None) -> tuple[Te
     state, previous, draws = posterior.initial_state(y.shape[:1]), None, []
     log_q = torch.zeros((), dtype=y.dtype, device=y.device)
     for t in range(y.shape[1]):
-        (shift, log_scale), state = posterior.step(previous, state, context=features[:, t])
+        parameters, state = posterior.step(previous, state, context=features[:, t])
+        shift, log_scale = parameters.unbind(-1)
         log_scale = clamped(log_scale)
         previous = shift + log_scale.exp() * eps[:, t]
         draws.append(previous)
         log_q = log_q + standard_log_prob(eps[:, t], log_scale)
     z = torch.stack(draws, 1)
-    shift, log_scale = prior(z)
+    shift, log_scale = prior(z).unbind(-1)
     log_scale = clamped(log_scale)
     return z, log_q - standard_log_prob((z - shift) * torch.exp(-log_scale), log_scale)

@@ -1,15 +1,20 @@
 """The measurements of `benchmarks/gpu.py` as text."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_steps import SEQUENTIAL
 from benchmarks.targets import NAMES, Row, rows_text
+from pyro_afslvm.runs.recipe import load_recipe
+from pyro_afslvm.runs.settings import of_data
 from pyro_afslvm.utils.tables import table_text
 
 PAPER_BATCH = "16"
 RATIO = 10.0  # times the sequential program, at the paper's batch
-ITERATIONS = {"af1": (100_000, 10.0), "slvm_af1": (200_000, 20.0)}  # and the minutes aimed at
+MINUTES = 10.0  # aimed at, for the paper's iterations on Moving MNIST
+TIMED = ("af1", "slvm_af1")
+MODELS = Path(__file__).parents[1] / "models"
 STEPS_HEAD = ("", "ms", "ratio", "TFLOP/s", "of conv", "of mm", "GB", "")
 ROLLOUTS_HEAD = ("rollout", "frames/s", "ratio", "")
 
@@ -128,8 +133,14 @@ def _targets(found: Mapping[str, Any]) -> Iterator[Row]:
         if SEQUENTIAL in times:
             ratio = times[SEQUENTIAL] / seconds
             yield Row(title, f"{ratio:.1f} x sequential", f">= {RATIO:g}", ratio >= RATIO)
-        if name in ITERATIONS:
-            count, most = ITERATIONS[name]
+        if name in TIMED:
+            count = iterations(name)
             minutes = count * seconds / 60
             text = f"{minutes:.1f} minutes for {count:,} iterations"
-            yield Row(title, text, f"<= {most:g}", minutes <= most)
+            yield Row(title, text, f"<= {MINUTES:g}", minutes <= MINUTES)
+
+
+def iterations(name: str, data: str = "moving_mnist") -> int:
+    """The paper's iterations of a model on a data set, as its recipe has them."""
+    constants = load_recipe(MODELS / f"{name}.py").constants
+    return of_data(constants, "STEPS", 0, data)

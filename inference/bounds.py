@@ -1,16 +1,22 @@
 """Bounds of several guides on the same frames, side by side: metrics, table, JSON."""
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
+from inference import seeds as seeds_of
+from inference.seeds import errors_text, metric_text
 from pyro_afslvm import Pair
 from pyro_afslvm.data import Dequantization, SequenceSource, check_ceiling
+from pyro_afslvm.data.sequences import Windows
+from pyro_afslvm.evaluation.bounds import units_of
 from pyro_afslvm.evaluation.crops import crop_length
+from pyro_afslvm.metrics import estimate
 from pyro_afslvm.objectives import bound_terms, smc
 from pyro_afslvm.utils.seeding import Stream, seed_step
 from pyro_afslvm.utils.tables import table_text
@@ -30,6 +36,14 @@ class Bounds(NamedTuple):
     kl: Tensor  # log q(z | x) - log p(z), likewise
 
 
+class Scored(NamedTuple):
+    """Sequences that are scored, and what they are cut from."""
+
+    x: Tensor  # (N, T, *frame_shape)
+    units: list[int]  # independent unit of each, such as its video
+    windows: Windows
+
+
 def frames_to_score(
     source: SequenceSource,
     dequantization: Dequantization,
@@ -37,14 +51,16 @@ def frames_to_score(
     sequences: int,
     num_frames: int,
     seed: int,
-) -> Tensor:
+) -> Scored:
     """Take the first test sequences, dequantized the same whoever asks."""
     data = source.dataset("test", num_frames=num_frames)
     if len(data) < sequences:
         raise ValueError(f"the test set holds {len(data)} sequences, fewer than {sequences}")
     pixels = torch.stack([data[i] for i in range(sequences)])
     seed_step(seed, 0, Stream.PROGRAM)
-    return dequantization(pixels)
+    units = units_of(Subset(data, range(sequences)))
+    numbers = [*range(sequences)] if units is None else [*units.tolist()]
+    return Scored(dequantization(pixels), numbers, data.windows)
 
 
 @torch.no_grad()
@@ -125,48 +141,55 @@ def check_possible(found: Bounds, dequantization: Dequantization, dims: int) -> 
 
 
 def metrics(
-    found: Bounds, first: Bounds, *, dequantization: Dequantization, dims: int
+    found: Bounds,
+    first: Bounds,
+    *,
+    dequantization: Dequantization,
+    dims: int,
+    units: Sequence[int] | None = None,
 ) -> dict[str, dict[str, Metric]]:
-    """Means over sequences and their standard errors.
+    """Means over sequences and their standard errors, none of fewer than five units.
 
     Args:
         found: of one guide.
         first: of the guide it is compared to, on the same sequences.
         dequantization: of the frames, which gives the units.
         dims: entries of all scored frames of a sequence.
+        units: independent unit of each sequence, such as its video.
 
     Returns:
         ``nats_per_dim`` in the data's units; ``nats_per_sequence``, among them ``gap`` (IWAE
         less ELBO); ``difference``, paired by sequence, of the bounds to those of ``first``.
     """
+    mean = partial(_mean, units=units)
     per_dim = {name: getattr(found, name) / dims for name in (*BOUNDS, "log_likelihood")}
     return {
         "nats_per_dim": {
-            name: _mean(value) | {"mean": dequantization.to_nats(float(value.mean()))}
+            name: mean(value) | {"mean": dequantization.to_nats(float(value.mean()))}
             for name, value in per_dim.items()
         },
         "nats_per_sequence": {
-            "kl": _mean(found.kl),
-            "gap": _mean(found.iwae - found.elbo),
-            "smc_gap": _mean(found.smc - found.elbo),
+            "kl": mean(found.kl),
+            "gap": mean(found.iwae - found.elbo),
+            "smc_gap": mean(found.smc - found.elbo),
         },
-        "difference": {name: _mean(getattr(found, name) - getattr(first, name)) for name in BOUNDS},
+        "difference": {name: mean(getattr(found, name) - getattr(first, name)) for name in BOUNDS},
     }
 
 
-def _mean(values: Tensor) -> Metric:
-    n = len(values)
-    error = float(values.std()) / math.sqrt(n) if n > 1 else None
-    return {"mean": float(values.mean()), "error": error}
+def _mean(values: Tensor, units: Sequence[int] | None) -> Metric:
+    found = estimate(values, units)
+    return {"mean": found.mean, "error": None if math.isnan(found.error) else found.error}
 
 
 def over_seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Metric]]:
-    """Means over seeds and their standard errors; with one seed the errors over sequences."""
+    """Means over seeds, their errors over sequences and, beside, what seeds differ by."""
     if len(seeds) == 1:
         return {kind: dict(seeds[0][kind]) for kind in KINDS}
     return {
         kind: {
-            name: _spread([seed[kind][name]["mean"] for seed in seeds]) for name in seeds[0][kind]
+            name: seeds_of.over_seeds([seed[kind][name] for seed in seeds])
+            for name in seeds[0][kind]
         }
         for kind in KINDS
     }
@@ -175,15 +198,11 @@ def over_seeds(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Metric
 KINDS = ("nats_per_dim", "nats_per_sequence", "difference")
 
 
-def _spread(values: list[float]) -> Metric:
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return {"mean": statistics.fmean(values), "error": error}
-
-
-def table(guides: Sequence[Mapping[str, Any]], *, particles: int, seeds: int) -> str:
+def table(
+    guides: Sequence[Mapping[str, Any]], *, particles: int, seeds: int, units: str = "sequences"
+) -> str:
     """The bounds, terms and costs of all guides, and what the numbers mean."""
-    errors = f"{seeds} seeds" if seeds > 1 else "sequences (one seed)"
-    note = f"± standard error over {errors}; Δ paired, to {guides[0]['name']}"
+    note = f"{errors_text(units, seeds)}; Δ paired, to {guides[0]['name']}"
     return "\n\n".join([_per_dim(guides, particles), _per_sequence(guides), _costs(guides), note])
 
 
@@ -191,7 +210,7 @@ def _per_dim(guides: Sequence[Mapping[str, Any]], particles: int) -> str:
     head = ["nats/dim", "ELBO", f"IWAE-{particles}", f"SMC-{particles}", "log p(x|z)"]
     names = (*BOUNDS, "log_likelihood")
     rows = [
-        [guide["name"], *(_text(guide["nats_per_dim"][name], 4) for name in names)]
+        [guide["name"], *(metric_text(guide["nats_per_dim"][name], 4) for name in names)]
         for guide in guides
     ]
     return table_text(rows, head=head)
@@ -202,8 +221,8 @@ def _per_sequence(guides: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for i, guide in enumerate(guides):
         terms, other = guide["nats_per_sequence"], guide["difference"]
-        texts = [_text(terms[name], 2) for name in ("kl", "gap", "smc_gap")]
-        differences = [_text(other[name], 1, sign=True) if i else "0" for name in BOUNDS]
+        texts = [metric_text(terms[name], 2) for name in ("kl", "gap", "smc_gap")]
+        differences = [metric_text(other[name], 1, sign=True) if i else "0" for name in BOUNDS]
         rows.append([guide["name"], *texts, *differences])
     return table_text(rows, head=head)
 
@@ -221,9 +240,3 @@ def _costs(guides: Sequence[Mapping[str, Any]]) -> str:
         for guide in guides
     ]
     return table_text(rows, head=head)
-
-
-def _text(metric: Metric, digits: int, *, sign: bool = False) -> str:
-    mean = f"{metric['mean']:{'+' if sign else ''}.{digits}f}"
-    text = mean if metric["error"] is None else f"{mean} ± {metric['error']:.{digits}f}"
-    return text.replace("-", "−")

@@ -20,7 +20,9 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from inference.image_bounds import Measured, measure_run, training
+from inference.seeds import errors_text, metric_text, spread
 from inference.table1 import check_different, chosen_settings, hardware, train_into
+from pyro_afslvm import metrics
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import load_run, sample_run
 from pyro_afslvm.data import BinarizedMNIST, software_versions
@@ -48,16 +50,15 @@ PAPER = {  # VLB and log p(x) of Table 1, with the full training set of 60,000 d
 
 
 def estimate(values: Sequence[Tensor]) -> dict[str, float | None]:
-    """Mean, and standard errors over images and over seeds, from ``(images,)`` of each seed."""
+    """Mean, and errors over images and over seeds, from ``(images,)`` of each seed.
+
+    No standard error is given of fewer than five.
+    """
     per_image = torch.stack([*values]).mean(0)
     means = [float(value.mean()) for value in values]
-    over_seeds = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
-    over_images = float(per_image.std()) / math.sqrt(len(per_image)) if len(per_image) > 1 else None
-    return {
-        "mean": float(per_image.mean()),
-        "error_images": over_images,
-        "error_seeds": over_seeds,
-    }
+    found = metrics.estimate(per_image)
+    error = None if math.isnan(found.error) else found.error
+    return {"mean": found.mean, "error_images": error, **spread(means)}
 
 
 def model_metrics(
@@ -89,13 +90,14 @@ def model_metrics(
 def table(models: Sequence[dict[str, Any]], *, particles: int, images: int) -> str:
     """The table in nats per image, and the paper's."""
     free = any(model["free_bits_objective"] is not None for model in models)
+    seeds = len(models[0]["seeds"])
     heads = ["model", "VLB", f"log p, IS {particles}", "VLB gain", "KL", "steps", "seconds"]
     heads += ["parameters", *(["free-bits objective"] if free else [])]
     rows = [_row(model, free) for model in models]
     rows += [[f"paper: {name}", *(f"{v:.2f}" for v in pair)] for name, pair in PAPER.items()]
     note = (
-        f"Nats per image over {images} test images; ± standard error over images, over seeds. The\n"
-        "gain is over the first model, on the same images. The paper's rows are from the full\n"
+        f"Nats per image over {images} test images; {errors_text('images', seeds)}.\n"
+        "The gain is over the first model, on the same images. The paper's rows are from the full\n"
         "training set of 60,000 digits, its test set of 10,000, and larger networks."
     )
     laid_out = table_text(rows, head=heads, rules=[len(models) - 1])
@@ -119,8 +121,7 @@ def _row(model: dict[str, Any], free: bool) -> list[str]:
 
 
 def _text(value: dict[str, float | None]) -> str:
-    errors = (value["error_images"], value["error_seeds"])
-    return f"{value['mean']:.2f}" + "".join(f" ± {e:.2f}" for e in errors if e is not None)
+    return metric_text(value | {"error": value["error_images"]}, 2)
 
 
 # the program ---------------------------------------------------------------------------------
@@ -207,7 +208,10 @@ def check_budget(recipe: Recipe, folder: Path, settings: TrainSettings) -> None:
     if not run.last.exists():
         return
     last = load_checkpoint(run.last)
-    steps = settings.resolved(recipe.constants, dequantization="binary").steps or 0
+    steps = (
+        settings.resolved(recipe.constants, dequantization="binary", data="binarized_mnist").steps
+        or 0
+    )
     if last["step"] > steps:
         raise ValueError(f"{folder} has had {last['step']} steps, more than {steps}: {_INSTEAD}")
     # one that stopped at this very budget is over it by a part of a step

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from models.motivating_example import build, simulate
+from pyro_afslvm.cli.printing import print_always
 from pyro_afslvm.metrics import temporal_correlation
 from pyro_afslvm.plots import motivating_example, to_png
 from pyro_afslvm.utils.tables import table_text
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=50, help="of each sequence")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    print_always()
     if options.sequences < 1 or options.frames < 4:
         parser.error("expected at least 1 sequence of at least 4 frames")
     if options.out.suffix.lower() != ".png":

@@ -21,11 +21,13 @@ from torch import Tensor
 
 from pyro_afslvm import Pair, rollout
 from pyro_afslvm.cli.console import Parser, run_program
-from pyro_afslvm.cli.workflow import load_run
+from pyro_afslvm.cli.workflow import load_run, told_where
 from pyro_afslvm.data import SequenceSource, choose_dequantization
+from pyro_afslvm.data.standardization import Standardization
+from pyro_afslvm.evaluation.pictures import longest
 from pyro_afslvm.metrics import forecast_scores
 from pyro_afslvm.models.base import context_length
-from pyro_afslvm.plots import forecast_lines, frame_strip, score_curves, to_png
+from pyro_afslvm.plots import blank_after, forecast_lines, frame_strip, score_curves, to_png
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.files import write_atomically
@@ -42,8 +44,11 @@ DIGITS = {"crps": 2, "psnr": 2, "ssim": 3, "coverage": 1}
 def sequences(
     source: SequenceSource, *, split: Any, count: int, given: int, horizon: int, seed: int
 ) -> Tensor:
-    """Take the first sequences of a split, dequantized: given frames, and the true future."""
-    data = source.dataset(split, num_frames=given + horizon)
+    """Take the first sequences of a split, dequantized: given frames, and the true future.
+
+    That is as long as the horizon, or as the sequences go.
+    """
+    data, _ = longest(source, split, given + 1, given + horizon)
     if len(data) < count:
         raise ValueError(f"the {split} set holds {len(data)} sequences, fewer than {count}")
     seed_step(seed, 0, Stream.PROGRAM)
@@ -51,23 +56,38 @@ def sequences(
 
 
 def forecasts(
-    pair: Pair, x: Tensor, *, given: int, temperatures: Sequence[float], **options: Any
+    pair: Pair,
+    x: Tensor,
+    *,
+    given: int,
+    temperatures: Sequence[float],
+    horizon: int | None = None,
+    **options: Any,
 ) -> xr.Dataset:
     """Roll out at each temperature, and keep the true future beside.
 
+    Args:
+        pair: model and guide.
+        x: sequences (N, T, *frame).
+        given: their first frames that are given.
+        temperatures: factors of the draws.
+        horizon: frames to forecast; as many as the true future has, by default.
+        options: of :func:`~pyro_afslvm.rollout`.
+
     Returns:
-        ``x_future`` (temperature, sample, sequence, time_future, ...), ``x_true`` and
-        ``x_given``.
+        ``x_future`` (temperature, sample, sequence, time_future, ...), ``x_true``, NaN after its
+        end, and ``x_given``.
     """
     device = next(pair.model.parameters()).device
     past, future = x[:, :given], x[:, given:]
+    horizon = future.shape[1] if horizon is None else horizon
     rolled = xr.concat(
         [
             rollout(
                 pair.model,
                 pair.guide,
                 past.to(device),
-                horizon=future.shape[1],
+                horizon=horizon,
                 temperature=temperature,
                 **options,
             )
@@ -77,13 +97,32 @@ def forecasts(
         combine_attrs="drop_conflicts",
     )[["x_future"]]
     frame = rolled.x_future.dims[4:]
-    rolled["x_true"] = (("sequence", "time_future", *frame), future.numpy())
+    rolled["x_true"] = (
+        ("sequence", "time_future", *frame),
+        blank_after(future.numpy(), horizon, axis=1).astype(np.float32),
+    )
     rolled["x_given"] = (("sequence", "time_context", *frame), past.numpy())
     return rolled
 
 
-def scored(found: xr.Dataset) -> xr.Dataset:
-    """Scores of the forecasts and of copying the last frame, along ``forecast``."""
+def in_data_units(found: xr.Dataset, standardization: Standardization | None) -> xr.Dataset:
+    """Forecasts, truth and given frames in the units of the data."""
+    if standardization is None:
+        return found
+    restored = {
+        name: found[name].copy(data=standardization.restored(found[name].to_numpy()))
+        for name in ("x_future", "x_true", "x_given")
+    }
+    return found.assign(restored)
+
+
+def scored(found: xr.Dataset, *, whole_numbers: bool = True) -> xr.Dataset:
+    """Scores of the forecasts and of copying the last frame, along ``forecast``.
+
+    They go as far as the true future; real numbers have no peak, and so no PSNR and SSIM.
+    """
+    known = np.isfinite(found.x_true.to_numpy()).reshape(*found.x_true.shape[:2], -1).all((0, 2))
+    found = found.isel(time_future=np.flatnonzero(known))
     truth = found.x_true.to_numpy()
     last = found.x_given.to_numpy()[None, :, -1:]
     rows = {
@@ -95,7 +134,8 @@ def scored(found: xr.Dataset) -> xr.Dataset:
     copied = np.repeat(np.repeat(last, truth.shape[1], 2), 2, 0)  # samples that agree: a point
     rows[COPY] = forecast_scores(copied, truth, levels=(0.5, LEVEL))
     names = xr.Variable("forecast", list(rows))
-    return xr.concat(list(rows.values()), names, combine_attrs="drop_conflicts")
+    scores = xr.concat(list(rows.values()), names, combine_attrs="drop_conflicts")
+    return scores if whole_numbers else scores.drop_vars(["psnr", "ssim"], errors="ignore")
 
 
 def calibrated(samples: int) -> float:
@@ -160,7 +200,11 @@ def pictures(found: xr.Dataset, scores: xr.Dataset) -> tuple[bytes, bytes]:
             rows[f"T={temperature:g}, one"] = samples[0]
             if temperature > 0:
                 rows[f"T={temperature:g}, mean"] = samples.mean(0)
-        rows = {name: np.concatenate([given, future]).clip(0, 1) for name, future in rows.items()}
+        rows = {name: np.concatenate([given, future]) for name, future in rows.items()}
+        low, high = (
+            (0.0, 1.0) if "psnr" in scores else (np.nanmin(rows["truth"]), np.nanmax(rows["truth"]))
+        )
+        rows = {name: (row.clip(low, high) - low) / (high - low) for name, row in rows.items()}
         figure = frame_strip(rows, context=len(given))
     curves = score_curves(
         columns(scores),
@@ -208,11 +252,13 @@ def roll_out(options: Namespace) -> None:
     """Roll out, print the scores, write forecasts and pictures."""
     _check(options)
     run, access = Run.open(options.run), {"recipe": options.recipe, "trust": options.trust}
-    source = options.data or run.load_source(**access)
-    pair, recipe, _ = load_run(run, source=source, **access)
-    given = max(options.given, context_length(pair.model) + 1)
-    found = _forecasts(options, source, pair, given=given)
-    scores = scored(found)
+    with told_where(run, options.data):
+        source = options.data or run.load_source(**access)
+        pair, recipe, _ = load_run(run, source=source, **access)
+        given = max(options.given, context_length(pair.model) + 1)
+        found = _forecasts(options, source, pair, given=given)
+    whole_numbers = choose_dequantization(None, source).whole_numbers
+    scores = scored(found, whole_numbers=whole_numbers)
     print(
         f"{recipe.name}: {options.sequences} sequences, {given} frames given, "
         f"{options.samples} samples\n"
@@ -241,14 +287,17 @@ def _forecasts(options: Namespace, source: SequenceSource, pair: Pair, *, given:
         source, split=options.split, count=options.sequences, horizon=options.horizon, **chosen
     )
     counts: dict[str, Any] = {"num_samples": options.samples, "chunk": options.chunk}
-    return forecasts(pair, x, temperatures=options.temperatures, **counts, **chosen)
+    counts |= {"horizon": options.horizon}
+    found = forecasts(pair, x, temperatures=options.temperatures, **counts, **chosen)
+    return in_data_units(found, source.standardization)
 
 
 def _write(out: Path, found: xr.Dataset, scores: xr.Dataset) -> None:
     out.mkdir(parents=True, exist_ok=True)
     frames, curves = pictures(found, scores)
     names = out / "forecast.nc", out / "forecast.png", out / "forecast_scores.png"
-    write_netcdf(xr.merge([found, scores], combine_attrs="drop_conflicts"), names[0])
+    whole = xr.merge([found, scores], join="outer", combine_attrs="drop_conflicts")
+    write_netcdf(whole, names[0])
     write_atomically(names[1], frames)
     write_atomically(names[2], curves)
     print(f"\nwrote {', '.join(map(str, names))}")

@@ -22,7 +22,7 @@ from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from inference import bounds
-from inference.bounds import Bounds
+from inference.bounds import Bounds, Scored
 from inference.fixed_model import check_same_model, fixed_model
 from inference.table1 import check_different, chosen_settings, hardware, train_into
 from pyro_afslvm import Pair
@@ -57,9 +57,14 @@ class Comparison:
 
     source: SequenceSource
     dequantization: Dequantization
-    x: Tensor
+    scored: Scored
     scored_frames: int
     particles: int
+
+    @property
+    def x(self) -> Tensor:
+        """The frames, ``(N, T, *frame_shape)``."""
+        return self.scored.x
 
     @property
     def dims(self) -> int:
@@ -79,6 +84,7 @@ class Comparison:
             bound=f"ELBO, IWAE-{self.particles}, SMC-{self.particles}",
             seed=0,
             versions=software_versions(),
+            windows=self.scored.windows,
         )
         return dict(json.loads(protocol.to_json())) | {"sequences": len(self.x)}
 
@@ -148,6 +154,7 @@ def metrics_of_seed(
                 measured[0][0],
                 dequantization=comparison.dequantization,
                 dims=comparison.dims,
+                units=comparison.scored.units,
             ),
         }
         for run, recipe, (found, pair) in zip(runs, recipes, measured, strict=True)
@@ -235,7 +242,8 @@ def swap_guides(options: Namespace) -> None:
         runs = train_guides(recipes, source, folder, trained, fixed=fixed)
         seeds.append(metrics_of_seed(runs, recipes, comparison))
     guides = summary(seeds)
-    print(bounds.table(guides, particles=options.particles, seeds=len(seeds)))
+    unit = "sequences" if source.unit == "sequence" else f"their units, each a {source.unit}"
+    print(bounds.table(guides, particles=options.particles, seeds=len(seeds), units=unit))
     if options.json:
         content = {
             "hardware": hardware() | {"threads": torch.get_num_threads()},
@@ -243,7 +251,7 @@ def swap_guides(options: Namespace) -> None:
             "protocol": comparison.protocol,
             "training": runs[0].read_settings()["training"],
             "fixed_model": None if fixed is None else Path(options.model).name,
-            "errors": "over seeds" if len(seeds) > 1 else "over sequences",
+            "errors": "over sequences, or their units; error_seeds, low and high over seeds",
             "guides": guides,
         }
         Path(options.json).parent.mkdir(parents=True, exist_ok=True)
@@ -265,10 +273,10 @@ def _source_and_model(options: Namespace) -> tuple[SequenceSource, Pair | None]:
 def _comparison(options: Namespace, source: SequenceSource, asked: str | None) -> Comparison:
     dequantization, scored = choose_dequantization(asked, source), options.scored_frames
     given = crop_length(nn.Module(), scored)
-    x = bounds.frames_to_score(
+    found = bounds.frames_to_score(
         source, dequantization, sequences=options.sequences, num_frames=given, seed=0
     )
-    return Comparison(source, dequantization, x, scored, options.particles)
+    return Comparison(source, dequantization, found, scored, options.particles)
 
 
 if __name__ == "__main__":

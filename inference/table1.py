@@ -9,14 +9,14 @@ Every recipe gets the same budget. A second call goes on where the first one sto
 import math
 import os
 import platform
-import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
+from inference.seeds import errors_text, metric_text, over_seeds
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.cli.workflow import evaluate_run, report_runs, train_run
 from pyro_afslvm.data import MovingDigits, SequenceSource, software_versions
@@ -24,6 +24,7 @@ from pyro_afslvm.runs.recipe import Recipe, load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.utils.files import write_json
+from pyro_afslvm.utils.tables import table_text
 
 SMALL = ("copy_last_frame", "af1", "af2", "slvm", "slvm_af1")
 SMALL_RECIPES = tuple(f"models/small/{name}.py" for name in SMALL)
@@ -56,7 +57,7 @@ def train_into(
 
 
 def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    """Metrics of every run, and their mean and standard error over seeds."""
+    """Metrics of every run, and their mean over seeds with errors over sequences and seeds."""
     models = []
     for runs in zip(*seeds, strict=True):
         results = [run.read_results() for run in runs]
@@ -80,15 +81,41 @@ def summary(seeds: Sequence[Sequence[Run]]) -> dict[str, Any]:
     }
 
 
-METRICS = ("nats_per_dim", "bits_per_dim", "correlation_x", "correlation_y", "train_steps")
+METRICS = (
+    "nats_per_dim",
+    "bits_per_dim",
+    "whole_nats_per_dim",
+    "correlation_x",
+    "correlation_y",
+    "absolute_correlation_y",
+    "moving_correlation_y",
+    "train_correlation_y",
+    "train_steps",
+)
 
 
 def _over_seeds(results: list[dict[str, Any]], key: str) -> dict[str, float | None]:
-    values = [result[key] for result in results]
+    values = [result.get(key) for result in results]
     if None in values:
         return {"mean": None, "error": None}
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "error": error}
+    errors = [result.get(f"{key}_error") for result in results]
+    return over_seeds([{"mean": v, "error": e} for v, e in zip(values, errors, strict=True)])
+
+
+def seeds_table(found: Mapping[str, Any], seeds: int, unit: str) -> str:
+    """The means over seeds, with their errors over test sequences and what seeds differ by."""
+    columns = {"nats/dim": ("nats_per_dim", 3), "bits/dim": ("bits_per_dim", 3)}
+    columns |= {"corr x": ("correlation_x", 2), "corr y": ("correlation_y", 2)}
+    rows = [
+        [model["name"], *(_cell(model[key], digits) for key, digits in columns.values())]
+        for model in found["models"]
+    ]
+    note = errors_text("sequences" if unit == "sequence" else f"units, each a {unit}", seeds)
+    return f"{table_text(rows, head=['over seeds', *columns])}\n{note}"
+
+
+def _cell(metric: Mapping[str, Any], digits: int) -> str:
+    return "–" if metric["mean"] is None else metric_text(metric, digits)
 
 
 def _short(run: Run, result: dict[str, Any]) -> dict[str, Any]:
@@ -98,18 +125,27 @@ def _short(run: Run, result: dict[str, Any]) -> dict[str, Any]:
         "nats_per_dim_error",
         "nats_per_dim_unit",
         "bits_per_dim",
+        "bits_per_dim_error",
+        "bits_per_dim_floor",
+        "whole_nats_per_dim",
+        "whole_nats_per_dim_error",
         "correlation_x",
         "correlation_y",
+        "absolute_correlation_y",
+        "moving_correlation_y",
+        "train_correlation_y",
         "train_steps",
         "train_seconds",
         "best_step",
         "num_sequences",
+        "num_units",
+        "unit",
     )
     curve = {
         name: [None if math.isnan(value) else float(value) for value in column]
         for name, column in run.read_curves().items()
     }
-    return {key: result[key] for key in keys} | {"curve": curve}
+    return {key: result.get(key) for key in keys} | {"curve": curve}
 
 
 def hardware() -> dict[str, Any]:
@@ -179,6 +215,8 @@ def table1(options: Namespace) -> None:
         seeds.append(runs)
         print(report_runs(runs, folder / "report.html"))
         print(f"wrote {folder / 'report.html'}")
+    if len(seeds) > 1:
+        print(seeds_table(summary(seeds), len(seeds), source.unit))
     if options.json:
         write_json(Path(options.json), summary(seeds))
 

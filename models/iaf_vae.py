@@ -12,7 +12,7 @@ NAME = "VAE, IAF 2 x 320"
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 64
 STEPS = 10_000
-AVERAGE = 0.998  # of the parameters, as in the paper
+AVERAGE = 0.998  # decay of the running average of the parameters
 
 
 def build(

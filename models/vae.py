@@ -11,7 +11,7 @@ NAME = "VAE, diagonal"
 LEARNING_RATE = 1e-3
 BATCH_SIZE = 64
 STEPS = 10_000
-AVERAGE = 0.998  # of the parameters, as in the paper
+AVERAGE = 0.998  # decay of the running average of the parameters
 
 
 def build(frame_shape: tuple[int, ...] = (1, 28, 28), *, latent_size: int = 32) -> Pair:

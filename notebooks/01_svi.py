@@ -183,8 +183,10 @@ drawn = FlowStep(step.shift[0], step.log_scale.exp()[0], y[0])
 show(flow_figure(x[0, GIVEN:], [FlowStep(*(part.numpy() for part in drawn))], first=GIVEN + 1))
 
 # %% [markdown]
-# Less of the past is left in $y$: the correlation of a pixel with itself one frame later. (Below
-# zero, the shifts overshoot; longer training brings it nearer to zero.)
+# Less of the past is left in $y$: the correlation of a pixel with itself one frame later, a signed
+# mean over pixels. (Near zero it is no proof of white noise: signs may cancel, and most pixels show
+# nothing but the noise of their dequantization. Where a flow takes off the mean of the last $W$
+# frames of such noise, $-1/(W^2 + W)$ is left.)
 
 # %%
 with torch.no_grad():

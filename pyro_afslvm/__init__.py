@@ -29,14 +29,22 @@ if TYPE_CHECKING:
     from pyro_afslvm.networks.history_encoder import FrameMemory as FrameMemory
     from pyro_afslvm.networks.history_encoder import HistoryEncoder as HistoryEncoder
     from pyro_afslvm.training.fit import fit as fit
+    from pyro_afslvm.transforms import AttentionConditioner as AttentionConditioner
     from pyro_afslvm.transforms import ConvConditioner as ConvConditioner
+    from pyro_afslvm.transforms import ConvLSTMConditioner as ConvLSTMConditioner
+    from pyro_afslvm.transforms import DilatedConditioner as DilatedConditioner
     from pyro_afslvm.transforms import InverseAutoregressive as InverseAutoregressive
     from pyro_afslvm.transforms import LSTMConditioner as LSTMConditioner
     from pyro_afslvm.transforms import MLPConditioner as MLPConditioner
+    from pyro_afslvm.transforms import MotionConditioner as MotionConditioner
+    from pyro_afslvm.transforms import PatchAttentionConditioner as PatchAttentionConditioner
     from pyro_afslvm.transforms import TemporalAffine as TemporalAffine
+    from pyro_afslvm.transforms import TemporalAutoregressive as TemporalAutoregressive
     from pyro_afslvm.transforms import TemporalChain as TemporalChain
     from pyro_afslvm.transforms import TemporalDifference as TemporalDifference
     from pyro_afslvm.transforms import TemporalHierarchy as TemporalHierarchy
+    from pyro_afslvm.transforms import TemporalMixture as TemporalMixture
+    from pyro_afslvm.transforms import TemporalSpline as TemporalSpline
 
 __version__ = "0.1.0"
 
@@ -57,6 +65,14 @@ _HOME = {
     "SmoothingGuide": "guides",
     "StreamingFilter": "forecasting.streaming",
     "TemporalAffine": "transforms",
+    "AttentionConditioner": "transforms",
+    "ConvLSTMConditioner": "transforms",
+    "DilatedConditioner": "transforms",
+    "MotionConditioner": "transforms",
+    "PatchAttentionConditioner": "transforms",
+    "TemporalAutoregressive": "transforms",
+    "TemporalMixture": "transforms",
+    "TemporalSpline": "transforms",
     "TemporalChain": "transforms",
     "TemporalDifference": "transforms",
     "TemporalHierarchy": "transforms",

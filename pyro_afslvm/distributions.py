@@ -61,8 +61,9 @@ def masked(base: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistr
         return base
     event = len(base.event_shape)
     entries = base.base_dist if isinstance(base, dist.Independent) else base
-    counted = entries.mask(mask.reshape(*mask.shape, *[1] * (event - 1)))
-    sequences: dist.TorchDistribution = counted.to_event(event)
+    rest = event - len(entries.event_shape)  # entries of a frame may be one event
+    counted = entries.mask(mask.reshape(*mask.shape, *[1] * (rest - 1)))
+    sequences: dist.TorchDistribution = counted.to_event(rest)
     return sequences
 
 
@@ -70,8 +71,9 @@ def log_prob_per_step(distribution: dist.TorchDistribution, value: Tensor) -> Te
     """Log-probability of each entry along time of a distribution over sequences.
 
     Args:
-        distribution: a Normal made independent over ``(T, *frame_shape)``, or its transform
-            across time, followed by transforms of single frames or by none.
+        distribution: a distribution of entries or frames made independent over
+            ``(T, *frame_shape)``, or its transform across time, followed by transforms of
+            single frames or by none.
         value: ``(*batch, T, *frame_shape)``.
 
     Returns:
@@ -82,9 +84,10 @@ def log_prob_per_step(distribution: dist.TorchDistribution, value: Tensor) -> Te
     """
     frame_dims = len(distribution.event_shape) - 1
     found = _pulled_back(distribution, value, lambda t, x: _log_det_per_step(t, x, frame_dims))
-    if found.entries.event_shape:
+    rest = frame_dims - len(found.entries.event_shape)
+    if rest < 0:
         raise TypeError(f"no log-probability per step of {found.entries}")
-    terms: Tensor = _sum_rightmost(found.entries.log_prob(found.noise), frame_dims)
+    terms: Tensor = _sum_rightmost(found.entries.log_prob(found.noise), rest)
     return terms - found.log_det
 
 

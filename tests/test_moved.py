@@ -17,6 +17,7 @@ OLD_NAMES = [  # all that the modules of the release before defined in public
 
 ALIASES = {  # of which the modules of today know both names
     "FlowLevel": "FlowStep",
+    "Forecast": "Moments",
     "FrameMemory": "HistoryEncoder",
     "LatentScale": "KLScale",
     "Split": "SequenceBatch",

@@ -8,7 +8,8 @@ BATCH_SIZE = 8
 STEPS = 2000
 
 
-def build(frame_shape: tuple[int, ...] = (1, 32, 32)) -> Pair:
+def build(frame_shape: tuple[int, ...] = (1, 32, 32), *, context_features: int = 0) -> Pair:
     """The model; it has no latent variables and needs no guide."""
-    conditioner = ConvConditioner(frame_shape[0], hidden=16, norm="group", residual=True)
-    return Pair(FlowModel(TemporalAffine(conditioner), frame_shape), None)
+    known = {"context_features": context_features}  # covariates, such as a robot's actions
+    conditioner = ConvConditioner(frame_shape[0], hidden=16, norm="group", residual=True, **known)
+    return Pair(FlowModel(TemporalAffine(conditioner), frame_shape, **known), None)

@@ -1,15 +1,22 @@
 """Programs in a terminal: errors in one line, of options too, and Ctrl-C."""
 
+import argparse
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse._paths import Path as ConfigPath
 
+from pyro_afslvm.cli.messages import plain
+from pyro_afslvm.cli.printing import print_always
+from pyro_afslvm.runs.beside import read_source
 from pyro_afslvm.runs.settings import OLD_NAMES, with_present_names
 
 _OLD_OPTION = re.compile(rf"^--({'|'.join(OLD_NAMES)})(?==|$)")
@@ -19,14 +26,23 @@ class Parser(ArgumentParser):
     """A parser of options whose errors are one line."""
 
     _takes_source = False
+    _program = ""  # of the parser that was called, of which others may parse a part
 
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse options, also by the names they had in the release before."""
+        print_always()
+        if self.exit_on_error:  # the parser of an option's settings is a part of another
+            Parser._program = self.prog.split()[0]
         given = sys.argv[1:] if args is None else args
         present = [_OLD_OPTION.sub(lambda m: f"--{OLD_NAMES[m[1]]}", text) for text in given]
+        present = source_first(present)
         if self._takes_source:
             self._define_sources(present)
-        return super().parse_args(present, *more, **options)
+        try:
+            with patch.object(ConfigPath, "read_text", _read_text):
+                return super().parse_args(present, *more, **options)
+        except OSError as error:
+            self.error(str(error))
 
     def parse_string(self, content: str, *more: Any, **options: Any) -> Any:
         """Parse a config file, also with names of the release before."""
@@ -62,8 +78,9 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with 2."""
-        program = self.prog.split()[0]  # a subcommand's parser names its options too
-        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+        within = "" if self.exit_on_error else "data"  # the one option with settings of its own
+        text = plain(message, options=_option_names(self), within=within)
+        print(f"{Parser._program or self.prog.split()[0]}: error: {text}", file=sys.stderr)
         sys.exit(2)
 
     def instantiate(self, namespace: Namespace, *options: Any, **more: Any) -> Namespace:
@@ -75,6 +92,41 @@ class Parser(ArgumentParser):
             raise (error.__cause__ if isinstance(error.__cause__, ValueError) else error) from None
 
 
+def _read_text(path: ConfigPath) -> str:
+    """Read a file of options, which is UTF-8 whatever the locale."""
+    try:
+        return read_source(Path(path))
+    except UnicodeDecodeError:
+        raise OSError(f"{path} is not UTF-8") from None
+
+
+def _option_names(parser: argparse.ArgumentParser, command: str = "") -> list[str]:
+    """Names of the options of a parser and of its commands: ``steps``, ``train.steps``."""
+    names = [command + name.removeprefix("--") for name in parser._option_string_actions]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, part in action.choices.items():
+                names += _option_names(part, f"{command}{name}.")
+    return names
+
+
+def source_first(arguments: Sequence[str]) -> list[str]:
+    """Put ``--data NAME`` before the first of its settings, which the parser has to know first.
+
+    >>> source_first(["r.py", "--data.size", "16", "--data", "MovingDigits"])
+    ['r.py', '--data', 'MovingDigits', '--data.size', '16']
+    """
+    given = list(arguments)
+    settings = [i for i, text in enumerate(given) if text.startswith("--data.")]
+    places = [i for i, text in enumerate(given) if re.match(r"--data(=|$)", text)]
+    if not settings or not places or places[0] < settings[0]:
+        return given
+    size = 1 if "=" in given[places[0]] else 2
+    moved = given[places[0] : places[0] + size]
+    del given[places[0] : places[0] + size]
+    return given[: settings[0]] + moved + given[settings[0] :]
+
+
 def run_program(name: str, action: Callable[[], None], *, go_on: str = "") -> int:
     """Run a program to its exit code: 2 with one line for an error, 130 for Ctrl-C.
 
@@ -83,12 +135,20 @@ def run_program(name: str, action: Callable[[], None], *, go_on: str = "") -> in
         action: the program; a traceback is shown if ``AFSLVM_DEBUG`` is set.
         go_on: what to say after an interruption.
     """
+    print_always()
     try:
         action()
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted{'; ' + go_on if go_on else ''}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError) as error:
+    except UnicodeEncodeError as error:  # of a file's name: printing has no such errors
+        print(
+            f"{name}: error: {error.object}: names of files have no such characters in this "
+            "locale: set LC_ALL to one of UTF-8, such as C.UTF-8",
+            file=sys.stderr,
+        )
+        return 2
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("AFSLVM_DEBUG"):
             raise
         reason = str(error).strip().splitlines() or [type(error).__name__]

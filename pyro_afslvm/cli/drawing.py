@@ -27,10 +27,10 @@ def draw_samples(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
 
 
 def _draw_frames(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
-    from pyro_afslvm.plots import animation, frame_strip, to_png
+    from pyro_afslvm.plots import animation, blank_after, frame_strip, to_png
 
-    given = int(arrays["rollout_context"])
-    truth, samples = arrays["rollout_truth"].clip(0, 1), arrays["rollout_samples"]
+    given, samples = int(arrays["rollout_context"]), arrays["rollout_samples"]
+    truth = blank_after(arrays["rollout_truth"].clip(0, 1), samples.shape[2], axis=1)
     panels = {"truth": truth} | {f"sample {i}": s for i, s in enumerate(samples, 1)}
     gif, png = run.path / "rollout.gif", run.path / "rollout.png"
     write_atomically(gif, animation(panels, context=given))
@@ -58,8 +58,13 @@ def _draw_vectors(run: Run, arrays: dict[str, Any]) -> tuple[Path, Path]:
     write_atomically(png, to_png(figure))
     lines = ["sample,sequence,time," + ",".join(f"feature_{j + 1}" for j in range(truth.shape[-1]))]
     for i, sequences in enumerate([truth, *samples]):
-        for n, t in np.ndindex(*truth.shape[:2]):
-            values = ",".join(f"{value:.6g}" for value in sequences[n, t])
+        for n, t in np.ndindex(*sequences.shape[:2]):
+            values = ",".join(map(_number, sequences[n, t]))
             lines.append(f"{i or 'truth'},{n + 1},{t + 1},{values}")
     write_atomically(table, ("\n".join(lines) + "\n").encode())
     return table, png
+
+
+def _number(value: Any) -> str:
+    """As few digits as tell a number in single precision from all others, in double nine."""
+    return str(value) if value.dtype == np.float32 else f"{value:.9g}"

@@ -15,6 +15,7 @@ from pyro_afslvm.utils.tables import table_text
 _COPY_LOSS = 0.5 * math.log(2)  # the last frame has noise too: its variance comes twice
 _CLEAR, _NEAR = 0.1, 0.1  # nats/dim
 _ROWS = {"train": 3, "validation": 2, "test": 2}
+_FAR = 10.0  # standard deviations
 _VECTORS = 200  # frames of a line
 
 
@@ -44,14 +45,15 @@ def write_sheet(found: Inspection, path: Path) -> None:
     if len(found.source.frame_shape) == 1:
         shortest = [s.lengths.max() for s in found.stretches if s.read and s.lengths is not None]
         frames = min([_VECTORS, *map(int, shortest)])
-    rows = {}
+    rows, kept = {}, found.source.standardization
     for stretch in found.stretches:
         if not stretch.read:
             continue
         data = found.source.dataset(stretch.split, num_frames=frames)
         count = min(_ROWS[stretch.split], len(data))
         for i in np.linspace(0, len(data) - 1, count).round().astype(int):
-            rows[f"{stretch.split} {i + 1}"] = data.frames(int(i))
+            shown = data.frames(int(i))
+            rows[f"{stretch.split} {i + 1}"] = kept.restored(shown) if kept else shown
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_png(contact_sheet(rows, low=found.low, high=found.high)))
 
@@ -155,6 +157,11 @@ def _verdict(gain: float) -> str:
 
 def _notes(found: Inspection) -> list[str]:
     notes = []
+    if not found.dequantization.whole_numbers and found.farthest > _FAR:
+        notes.append(
+            f"a value is {found.farthest:.0f} standard deviations from the mean of its channel: "
+            "outliers cost a Gaussian their square; a mixture or StudentTNoise bears them."
+        )
     by_name = {stretch.split: stretch for stretch in found.stretches}
     for split in SPLITS[1:]:
         if problem := by_name[split].problem:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -52,6 +52,11 @@ def _evaluate_parser() -> ArgumentParser:
     _add_run(parser)
     parser.add_argument("--num_samples", type=int, default=1, help="samples of the guide")
     parser.add_argument("--limit", type=int | None, help="use only so many sequences")
+    parser.add_argument(
+        "--windows",
+        type=Literal["all", "one"] | None,
+        help="crops of each stored sequence: one, or all that do not overlap; default: the data's",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of dequantization and samples")
     return parser
 
@@ -71,6 +76,7 @@ def _report_parser() -> ArgumentParser:
     parser = Parser(description="Tables, curves and pictures of runs in one HTML file.")
     parser.add_argument("runs", type=str, nargs="+", help="run folders")
     parser.add_argument("--out", type=str, default="report.html", help="the HTML file")
+    parser.add_argument("--recipe", type=str, nargs="+", default=[], help="your copies of recipes")
     _add_trust(parser)
     return parser
 
@@ -102,15 +108,16 @@ def _prepare_parser() -> ArgumentParser:
     return parser
 
 
-def _add_run(parser: ArgumentParser) -> None:
+def _add_run(parser: Parser) -> None:
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    parser.add_argument("--recipe", type=str | None, help="your copy of the recipe")
     _add_trust(parser)
 
 
-def _add_trust(parser: ArgumentParser) -> None:
-    parser.add_argument("--recipe", type=str | None, help="your copy of the recipe")
+def _add_trust(parser: Parser) -> None:
     parser.add_argument("--trust", action="store_true", help="execute the recipe in the folder")
+    parser.add_source("other data, or where they are now (default: the run's data)")
 
 
 def _train(parser: ArgumentParser, options: Namespace) -> None:
@@ -122,7 +129,7 @@ def _train(parser: ArgumentParser, options: Namespace) -> None:
 
     recipe = load_recipe(made.recipe)
     out = out_folder(made)
-    source = made.data or MovingDigits()
+    source = made.data or _source_to_resume(made, out) or MovingDigits()
     prepared = prepare_source(source)
     if prepared and prepared.left_out and is_first_process():
         print(prepared_text(prepared))
@@ -131,15 +138,24 @@ def _train(parser: ArgumentParser, options: Namespace) -> None:
         print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
 
 
+def _source_to_resume(options: Namespace, out: Path) -> Any:
+    """The data of the run that is resumed."""
+    from pyro_afslvm.runs.run import Run
+
+    if not options.resume or not (out / "settings.json").is_file():
+        return None
+    return Run.open(out).load_source(recipe=options.recipe)
+
+
 def _evaluate(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.cli.workflow import evaluate_run
     from pyro_afslvm.report import table_text
     from pyro_afslvm.runs.run import Run
     from pyro_afslvm.utils.distributed import is_first_process
 
-    chosen = options.evaluate
+    chosen = parser.instantiate(options).evaluate
     run = Run.open(chosen.run)
-    evaluate_run(run, **_without(chosen, "run"))
+    evaluate_run(run, source=_prepared(chosen.data), **_without(chosen, "run", "data"))
     if is_first_process():
         print(table_text([run.path]))
 
@@ -148,8 +164,9 @@ def _sample(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.cli.workflow import sample_run
     from pyro_afslvm.runs.run import Run
 
-    chosen = options.sample
-    gif, png = sample_run(Run.open(chosen.run), **_without(chosen, "run"))
+    chosen = parser.instantiate(options).sample
+    run = Run.open(chosen.run)
+    gif, png = sample_run(run, source=_prepared(chosen.data), **_without(chosen, "run", "data"))
     print(f"wrote {gif} and {png}")
 
 
@@ -157,10 +174,20 @@ def _report(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.cli.workflow import report_runs
     from pyro_afslvm.runs.run import Run
 
-    chosen = options.report
-    runs = [Run.open(path) for path in chosen.runs]
-    print(report_runs(runs, Path(chosen.out), recipe=chosen.recipe, trust=chosen.trust))
+    chosen = parser.instantiate(options).report
+    runs = [Run(Path(path)) for path in chosen.runs]
+    more: dict[str, Any] = {"source": _prepared(chosen.data), "trust": chosen.trust}
+    print(report_runs(runs, Path(chosen.out), recipes=chosen.recipe, **more))
     print(f"wrote {chosen.out}")
+
+
+def _prepared(source: Any) -> Any:
+    """Data that were asked for, prepared where they need that."""
+    from pyro_afslvm.cli.prepare import prepare_source
+
+    if source is not None:
+        prepare_source(source)
+    return source
 
 
 def _data(parser: ArgumentParser, options: Namespace) -> None:

@@ -1,11 +1,13 @@
 """Sources that a command line asks for, which a recipe named on it may define."""
 
+import os
 import re
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import isabstract, isroutine
-from os.path import isfile  # which a text too long for a name is not
+from os.path import isdir, isfile  # which a text too long for a name is not
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -49,9 +51,17 @@ def _define_name(name: str, arguments: Sequence[str]) -> None:
 def _define_path(path: str, arguments: Sequence[str]) -> None:
     refusals: list[str] = []
     recipes = _executed(arguments, refusals)
+    _look_here(path.partition(".")[0])
     while reason := _not_imported(path):
         if not next(recipes, None):
             raise UnknownSourceError("; ".join([f"no source {path}: {reason}", *refusals]))
+
+
+def _look_here(module: str) -> None:
+    """Let imports find a module of the working folder, after all others of its name."""
+    here = os.getcwd()
+    if here not in sys.path and (isfile(f"{module}.py") or isdir(module)):
+        sys.path.append(here)
 
 
 def _not_imported(path: str) -> str:
@@ -106,7 +116,9 @@ def _content(text: object) -> object:
 
     try:
         given = str(text)
-        content: object = yaml.safe_load(Path(given).read_text() if isfile(given) else given)
+        content: object = yaml.safe_load(
+            Path(given).read_text(encoding="utf-8") if isfile(given) else given
+        )
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
     return content
@@ -114,7 +126,7 @@ def _content(text: object) -> object:
 
 def _executed(arguments: Sequence[str], refusals: list[str]) -> Iterator[bool]:
     """Execute one recipe after another; say of those that may not be why."""
-    from pyro_afslvm.runs.recipe import RecipeError, is_known, load_recipe
+    from pyro_afslvm.runs.recipe import RecipeError, load_recipe
     from pyro_afslvm.runs.run import Run
 
     parts = (part for text in arguments for part in (text, *re.split(r"[=\[\],]", text)))
@@ -127,7 +139,7 @@ def _executed(arguments: Sequence[str], refusals: list[str]) -> Iterator[bool]:
         if not isfile(f"{word}/recipe.py"):
             continue
         run, trust = Run(Path(word)), "--trust" in words
-        if trust or is_known(run.recipe_text):
+        if trust or run.is_known:
             run.recipe(trust=trust)
             yield True
             continue

@@ -1,7 +1,9 @@
 """Steps with a run folder, for the command line and the programs: train, evaluate, sample."""
 
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,18 @@ import numpy as np
 
 from pyro_afslvm.cli.drawing import draw_samples
 from pyro_afslvm.data import SequenceSource, Split
-from pyro_afslvm.evaluation.metrics import evaluate
+from pyro_afslvm.data.sequences import Windows
+from pyro_afslvm.evaluation.metrics import described, evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint, load_pair
-from pyro_afslvm.runs.recipe import Recipe, build_pair
+from pyro_afslvm.runs.recipe import Recipe, build_pair, digest
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.training.progress import training_bar
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.distributed import is_first_process, joined, own_device
+from pyro_afslvm.utils.errors import reason
 from pyro_afslvm.utils.files import write_atomically, write_json
 from pyro_afslvm.utils.progress import counting_bar
 
@@ -49,10 +53,11 @@ def load_run(
         RunError: if the checkpoint is missing or damaged.
     """
     known = run.recipe(given=recipe, trust=trust)
+    run.take(source)
     checkpoint = load_checkpoint(run.best if run.best.exists() else run.last)
-    if checkpoint["recipe"] != known.digest:
+    if checkpoint["recipe"] not in (known.digest, digest(known.text)):  # which was all, once
         raise RunError(f"the checkpoint in {run.path} is of another recipe than {known.path}")
-    pair = build_pair(known, source.frame_shape)
+    pair = build_pair(known, source.frame_shape, source.context_features)
     load_pair(pair, checkpoint)
     return pair.to(own_device()).eval(), known, checkpoint
 
@@ -64,6 +69,7 @@ def evaluate_run(
     split: Split = "test",
     num_samples: int = 1,
     limit: int | None = None,
+    windows: Windows | None = None,
     seed: int = 0,
     recipe: str | None = None,
     trust: bool = False,
@@ -76,33 +82,59 @@ def evaluate_run(
     check_minimum(num_samples=(num_samples, 1), seed=(seed, 0))
     if limit is not None:
         check_minimum(limit=(limit, 1))
-    source = source or run.load_source(recipe=recipe, trust=trust)
-    pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
-    shown = is_first_process()
-    with joined() as processes, counting_bar(f"evaluating {known.name:<14}", shown=shown) as bar:
-        results = evaluate(
-            pair,
-            source,
-            split=split,
-            scored_frames=run.settings.scored_frames,
-            num_samples=num_samples,
-            limit=limit,
-            seed=seed,
-            progress=bar,
-            processes=processes,
-        )
-        results |= _training(run, known, best_step=checkpoint["step"])
-        if shown:
-            write_json(run.results, results)
-            draw_run(run, pair, source, split=split)
+    with told_where(run, source):
+        source = source or run.load_source(recipe=recipe, trust=trust)
+        pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
+        shown = is_first_process()
+        bar = counting_bar(f"evaluating {known.name:<14}", shown=shown)
+        with joined() as processes, bar as progress:
+            results = evaluate(
+                pair,
+                source,
+                split=split,
+                scored_frames=run.settings.scored_frames,
+                num_samples=num_samples,
+                limit=limit,
+                windows=windows,
+                seed=seed,
+                progress=progress,
+                processes=processes,
+            )
+            results |= _training(run, known, best_step=checkpoint["step"])
+            if shown:
+                write_json(run.results, results)
+                _draw_if_possible(run, pair, source, split=split)
     return results
+
+
+@contextmanager
+def told_where(run: Run, source: SequenceSource | None) -> Iterator[None]:
+    """Say what to do where the data that a run names are not there."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if source is not None:
+            raise
+        raise FileNotFoundError(
+            f"{reason(error)} (the data of {run.path}): if they have moved, give --data with their "
+            "place"
+        ) from None
+
+
+def _draw_if_possible(run: Run, pair: Pair, source: SequenceSource, **options: Any) -> None:
+    """Draw a run whose metrics are there; what cannot be drawn does not spoil them."""
+    try:
+        draw_run(run, pair, source, **options)
+    except (ValueError, RuntimeError, TypeError, LookupError, ArithmeticError) as error:
+        run.pictures.unlink(missing_ok=True)  # older ones are of other results
+        print(f"{run.path}: no pictures: {reason(error)}", file=sys.stderr)
 
 
 def _training(run: Run, recipe: Recipe, *, best_step: int) -> dict[str, Any]:
     last = load_checkpoint(run.last)
     return {
         "name": recipe.name,
-        "recipe": recipe.path.name,
+        "recipe": recipe.file_name,
         "train_seconds": last["seconds"],
         "train_steps": last["step"],
         "best_step": best_step,
@@ -134,6 +166,8 @@ def sample_run(
 ) -> tuple[Path, Path]:
     """Sample futures of test sequences; write ``rollout.gif`` and ``rollout.png``.
 
+    The truth is shown as far as a sequence goes, forecasts as far as was asked.
+
     For single images, ``reconstructions.png`` and ``samples.png`` take their place; for
     vectors, ``rollout.csv`` with all values takes the place of the animation.
     """
@@ -144,31 +178,75 @@ def sample_run(
         horizon=(horizon, 1),
         seed=(seed, 0),
     )
-    source = source or run.load_source(recipe=recipe, trust=trust)
-    pair, _, _ = load_run(run, source=source, recipe=recipe, trust=trust)
-    arrays = draw_run(
-        run,
-        pair,
-        source,
-        split=split,
-        num_sequences=num_sequences,
-        num_samples=num_samples,
-        context=context,
-        horizon=horizon,
-        seed=seed,
-    )
+    with told_where(run, source):
+        source = source or run.load_source(recipe=recipe, trust=trust)
+        pair, _, _ = load_run(run, source=source, recipe=recipe, trust=trust)
+        arrays = draw_run(
+            run,
+            pair,
+            source,
+            split=split,
+            num_sequences=num_sequences,
+            num_samples=num_samples,
+            context=context,
+            horizon=horizon,
+            seed=seed,
+        )
     return draw_samples(run, arrays)
 
 
 def report_runs(
-    runs: Sequence[Run], out: Path, *, recipe: str | None = None, trust: bool = False
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    source: SequenceSource | None = None,
+    recipes: Sequence[str] = (),
+    trust: bool = False,
 ) -> str:
-    """Write the report of some runs, evaluating those that were not; return their tables."""
+    """Write the report of some runs, evaluating those that were not; return their tables.
+
+    A run that cannot be evaluated is left out, with a note on the error stream, unless all are.
+
+    Args:
+        runs: the runs.
+        out: the HTML file.
+        source: data to evaluate on, in place of each run's own.
+        recipes: of the user's own, one of which may be that of a run.
+        trust: execute recipes whoever wrote them.
+    """
     from pyro_afslvm.report import table_text, write_report
 
+    paths: list[Path] = []
+    refused: list[Exception] = []
     for run in runs:
-        if not run.results.exists():
-            evaluate_run(run, recipe=recipe, trust=trust)
-    paths = [run.path for run in runs]
-    write_report(paths, out)
+        try:
+            _evaluate_where_needed(run, source, recipes, trust)
+            paths.append(run.path)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            refused.append(error)
+            if len(runs) > 1:
+                print(f"left out {run.path}: {reason(error)}", file=sys.stderr)
+    if refused and not paths:
+        raise refused[0]
+    for problem in write_report(paths, out):
+        print(f"not shown: {problem}", file=sys.stderr)
     return table_text(paths)
+
+
+def _evaluate_where_needed(
+    run: Run, source: SequenceSource | None, recipes: Sequence[str], trust: bool
+) -> None:
+    """Evaluate a run that was not yet, or not on these data."""
+    Run.open(run.path)
+    if run.results.exists():
+        measured = run.read_results()["protocol"].get("data")
+        if source is None:
+            return
+        run.take(source)
+        if measured == described(source):
+            return
+    fitting = [path for path in recipes if run.was_trained_with(path)]
+    if recipes and not fitting and not (trust or run.is_known):
+        run.recipe(given=recipes[0])  # which says that it is another
+    given = fitting[0] if fitting else None
+    evaluate_run(run, source=source, recipe=given, trust=trust)

@@ -4,6 +4,8 @@ import abc
 import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pyro_afslvm.data.standardization import Standardization
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -56,15 +58,19 @@ class Dequantization(abc.ABC):
         """Convert a log-density per dimension, nats in the model's units, to the reported value."""
         return self.to_nats(log_prob_per_dim)
 
+    def restored(self, frames: "Tensor") -> "Tensor":
+        """Give frames of the model in the data's units; 8-bit ones stay in [0, 1]."""
+        return frames
+
 
 class GaussianDequantization(Dequantization):
-    r"""The paper's Gaussian noise, at test time too; reported in nats per dimension.
+    r"""Gaussian noise, as the authors ran it, at test time too; reported in nats per dimension.
 
     .. math:: x = v / 255 + \epsilon, \qquad \epsilon \sim N(0, (1/256)^2), \qquad
         \text{value} = \log p(x) / D - \log 256 \le -\tfrac12 \log 2 \pi e
 
-    Source: Marino, Chen, He, Mandt, *Improving Sequential Latent Variable Models with
-    Autoregressive Flows*, Appendix B.
+    Source: the first implementation of Marino, Chen, He, Mandt, *Improving Sequential Latent
+    Variable Models with Autoregressive Flows*; the paper itself does not say.
 
     Example:
         >>> round(GaussianDequantization().ceiling, 4)
@@ -119,6 +125,27 @@ class UniformDequantization(Dequantization):
         # Shrunk by float32's step at 255, or v + u could round to v + 1.
         return (frames.to(torch.float32) + u * (1 - 2**-16)) / 256
 
+    def floor_of_gaussian(self, frames: "Tensor") -> float:
+        r"""Bits per dimension of the best model of Gaussian noise, for pixels it knows exactly.
+
+        .. math:: \frac{1}{\log 2} \left[ \tfrac12 \log 2 \pi
+            + \tfrac12 E_v \left( \tfrac13 - a + a^2 \right) \right], \qquad a = v / 255
+
+        for :math:`256 \left( (v + u) / 256 - v / 255 \right) = u - a`: 1.57 for black pixels, 1.45
+        if all grey levels are as frequent. A model trained on uniform noise reaches 0.
+
+        Args:
+            frames: pixels 0..255.
+
+        Example:
+            >>> import torch
+            >>> round(UniformDequantization().floor_of_gaussian(torch.zeros(3)), 3)
+            1.566
+        """
+        a = frames.double() / 255
+        square = float((1 / 3 - a + a.square()).mean())
+        return 0.5 * (math.log(2 * math.pi) + square) / math.log(2)
+
     def to_report(self, log_prob_per_dim: float) -> float:
         """Convert to bits per dimension, lower is better."""
         return -self.to_nats(log_prob_per_dim) / math.log(2)
@@ -130,7 +157,15 @@ class NoDequantization(Dequantization):
     .. math:: x = v, \qquad \text{value} = \log p(x) / D
 
     A density of real numbers has no ceiling, and grows without bound on data that repeat a
-    value exactly; sources of real numbers refuse constant ones.
+    value exactly; sources of real numbers refuse constant ones. Standardized data have
+    x = (v - m) / s, and the value is still of v:
+
+    .. math:: \text{value} = \left(\log p(x) - \sum\nolimits_i \log s_i\right) / D
+
+    Args:
+        standardization: What the frames were standardized by; ``None`` for frames as they are.
+        of_data: Whether nats are of the data, or else of the standardized values, as they were
+            in runs of releases before.
 
     Example:
         >>> import torch
@@ -146,6 +181,24 @@ class NoDequantization(Dequantization):
     log_levels = 0.0
     data = "real numbers"
     whole_numbers = False
+
+    def __init__(
+        self, standardization: Standardization | None = None, *, of_data: bool = True
+    ) -> None:
+        self.standardization, self.of_data = standardization, of_data
+
+    def to_nats(self, log_prob_per_dim: float) -> float:
+        """Convert nats per dimension from standardized to the data's own units."""
+        if self.standardization is None or not self.of_data:
+            return log_prob_per_dim
+        return log_prob_per_dim - self.standardization.log_scale
+
+    def restored(self, frames: "Tensor") -> "Tensor":
+        """Undo the standardization."""
+        if self.standardization is None:
+            return frames
+        found: Tensor = self.standardization.restored(frames)
+        return found
 
     def __call__(self, frames: "Tensor", *, generator: "torch.Generator | None" = None) -> "Tensor":
         """Return the frames as float32; 8-bit ones are refused."""

@@ -62,8 +62,10 @@ class Inspection(NamedTuple):
         dequantization: The one that its data need.
         num_frames: Frames of a crop, the last ten of which are scored.
         dtype: Of the values, as numpy calls it.
-        low: Smallest value read.
+        low: Smallest value read, in the units of the data.
         high: Largest value read.
+        farthest: Largest distance of a value from the mean of its channel or feature, in its
+            standard deviations over what was read.
         constant: Entries of a frame that never change in the training sequences read.
         stretches: The splits.
         baselines: Fitted on training, scored on ``scored_on``.
@@ -76,6 +78,7 @@ class Inspection(NamedTuple):
     dtype: str
     low: float
     high: float
+    farthest: float
     constant: int
     stretches: tuple[Stretch, ...]
     baselines: Baselines
@@ -116,6 +119,17 @@ class Sums:
     def mean(self) -> Array:
         """Mean of each entry, less the origin."""
         return self.total / self.frames
+
+    @property
+    def farthest(self) -> float:
+        """Largest distance from the mean of a channel or feature, in its standard deviations."""
+        pixels = (-2, -1) if self.origin.ndim == 3 else ()
+        mean = (self.mean + self.origin).mean(pixels, keepdims=True)
+        variance = self.spread(mean - self.origin).mean(pixels, keepdims=True)
+        apart = np.maximum(self.high - mean, mean - self.low)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = apart / np.sqrt(variance)
+        return float(np.nanmax(np.where(variance > 0, found, 0.0)))
 
     def spread(self, center: Array) -> Array:
         """Mean square of each entry's distance from ``center``, which is less the origin."""
@@ -172,8 +186,9 @@ def inspect_source(source: SequenceSource, *, num_frames: int = 13, limit: int =
         dequantization=dequantization,
         num_frames=frames,
         dtype=str(first.dtype),
-        low=_units(dequantization) * float(min(found.low.min() for found in sums.values())),
-        high=_units(dequantization) * float(max(found.high.max() for found in sums.values())),
+        low=min(float(restored(source, found.low).min()) for found in sums.values()),
+        high=max(float(restored(source, found.high).max()) for found in sums.values()),
+        farthest=max(found.farthest for found in sums.values()),
         constant=int((sums["train"].low == sums["train"].high).sum()),
         stretches=tuple(stretch for stretch, _ in read),
         baselines=baselines(
@@ -216,7 +231,7 @@ def baselines(
 
 
 def added_variance(dequantization: Dequantization) -> float:
-    """Variance that dequantization adds: the paper's for 8-bit data, none for real numbers."""
+    """Variance that dequantization adds: Gaussian for 8-bit data, none for real numbers."""
     return 256**-2 if dequantization.whole_numbers else 0.0
 
 
@@ -255,6 +270,14 @@ def _read(source: SequenceSource, split: Split, sample: _Sample) -> tuple[Stretc
 
 def _lengths(data: SequenceDataset) -> NDArray[np.int64] | None:
     return data.lengths if isinstance(data, StoredSequences) else None
+
+
+def restored(source: SequenceSource, values: Array) -> Array:
+    """Give values of the model, without a dequantization, as they are stored."""
+    kept = source.standardization
+    if kept is not None:
+        return np.asarray(kept.restored(values))
+    return values * _units(choose_dequantization(None, source))
 
 
 def _units(dequantization: Dequantization) -> int:

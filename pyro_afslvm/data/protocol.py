@@ -4,15 +4,17 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib import metadata
+from typing import Literal
 
 from pyro_afslvm.data.dequantize import Dequantization, dequantization
 from pyro_afslvm.data.splits import SPLITS
 from pyro_afslvm.utils.checks import check_minimum
 from pyro_afslvm.utils.renamed import renamed_keyword
 
-COMPARABLE = ("data", "split", "scored_frames", "noise")  # what results in one table share
+# what results in one table share
+COMPARABLE = ("data", "split", "windows", "scored_frames", "noise")
 
 _PACKAGES = ("pyro-afslvm", "torch", "pyro-ppl", "numpy", "lightning")
 
@@ -44,9 +46,12 @@ class Protocol:
         scored_frames: Frames scored after them.
         noise: Name of the dequantization; stored results call it so.
         num_samples: Posterior samples per sequence.
-        bound: What was computed, such as ``"exact"`` or ``"ELBO"``.
+        bound: What was computed, such as ``"exact"`` or ``"ELBO"``; of a bound of more frames
+            than those that are scored, which of its terms.
         seed: Seed of the dequantization and of the samples.
         versions: Software versions, from :func:`software_versions`.
+        windows: Which crops of each sequence are scored: ``"one"``, or ``"all"`` that do not
+            overlap; ``None`` in results of earlier releases, which do not say.
 
     Raises:
         ValueError: A field is out of range, or ``data`` holds something else than JSON
@@ -71,6 +76,7 @@ class Protocol:
     bound: str
     seed: int
     versions: dict[str, str]
+    windows: Literal["all", "one"] | None = None
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -82,6 +88,8 @@ class Protocol:
             seed=(self.seed, 0),
         )
         dequantization(self.noise)
+        if self.windows not in ("all", "one", None):
+            raise ValueError(f"windows must be 'all' or 'one', got {self.windows!r}")
         try:  # as it will be read back, so that a stored protocol equals the live one
             data = json.loads(json.dumps(self.data, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -104,7 +112,8 @@ class Protocol:
         except json.JSONDecodeError:
             values = None
         names = {field.name for field in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
+        if not isinstance(values, Mapping) or not needed <= set(values) <= names:
             raise ValueError(f"expected a protocol with the fields {', '.join(sorted(names))}")
         return cls(**values)
 

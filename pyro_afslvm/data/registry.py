@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from pyro_afslvm.data.arrays.formats import ARRAYS, CONVERTED
 from pyro_afslvm.data.arrays.source import Arrays
 from pyro_afslvm.data.datasets.bair import BAIR
 from pyro_afslvm.data.datasets.binarized_mnist import BinarizedMNIST
@@ -31,7 +32,6 @@ GROUP = "pyro_afslvm.sources"
 SOURCES: list[type[SequenceSource]] = [Arrays, BAIR, BinarizedMNIST, KTH]
 SOURCES += [MovingDigits, MovingMNIST, Videos]
 
-_ARRAYS = (".npy", ".npz", ".nc", ".nc4", ".netcdf", ".cdf", ".h5")
 _DIGITS = (PUBLIC, IDX_TEST, IDX_TRAIN, f"{IDX_TEST}.gz", f"{IDX_TRAIN}.gz")
 
 
@@ -146,7 +146,9 @@ def guess_source(path: str) -> SequenceSource:
         raise ValueError(f"{path}: name the folder that holds train and test, not one file")
     if place.name in _DIGITS or _holds(place, *_DIGITS):
         return MovingMNIST(path=path)
-    if place.suffix.lower() in _ARRAYS or _holds(place, "zarr.json", ".zarray", ".zgroup"):
+    if place.suffix.lower() in (*ARRAYS, *CONVERTED) or _holds(
+        place, "zarr.json", ".zarray", ".zgroup"
+    ):
         return Arrays(path=path)
     if _holds(place, "00sequences.txt"):
         return KTH(path=path)

@@ -3,6 +3,7 @@
 import abc
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from pyro_afslvm.data.splits import SPLITS, EmptySplitError, ShortSplitError, Sp
 
 Frames = NDArray[np.uint8]
 Values = NDArray[np.uint8] | NDArray[np.float32]
+Covariates = NDArray[np.float32]
+Windows = Literal["all", "one"]  # crops of each sequence that are scored
 
 
 class SequenceDataset(Dataset[Tensor], abc.ABC):
@@ -22,7 +25,14 @@ class SequenceDataset(Dataset[Tensor], abc.ABC):
     The index may run past the length: ``epoch, i = divmod(k, len(dataset))``. Training
     sequences differ from epoch to epoch; validation and test repeat exactly. A sequence
     depends on (seed, split, k) alone, never on the worker or on what was drawn before.
+
+    Attributes:
+        windows: Whether an epoch has one crop of each sequence, or all that do not overlap.
+        context_features: Covariates that are known of every frame; 0 for none.
     """
+
+    windows: Windows = "one"
+    context_features: int = 0
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -31,6 +41,23 @@ class SequenceDataset(Dataset[Tensor], abc.ABC):
     @abc.abstractmethod
     def frames(self, k: int) -> Values:
         """Sequence ``k`` as an array (T, *frame_shape) of its own."""
+
+    def context(self, k: int) -> Covariates:
+        """Covariates of the frames of sequence ``k``: (T, context_features)."""
+        raise ValueError("these sequences have no covariates")
+
+    @property
+    def sequences(self) -> NDArray[np.int64]:
+        """Number of the sequence that each crop of an epoch is cut from, (N,); its own here."""
+        return np.arange(len(self))
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """Number of the independent unit that each crop is of, such as a video or a person, (N,).
+
+        Numbers stay the same whatever the length of the crops is.
+        """
+        return self.sequences
 
     def __getitem__(self, k: int) -> Tensor:  # -> (T, *frame_shape)
         k = operator.index(k)
@@ -41,6 +68,49 @@ class SequenceDataset(Dataset[Tensor], abc.ABC):
     def __iter__(self) -> Iterator[Tensor]:
         # Without it, Python would iterate until an IndexError that never comes.
         return (self[k] for k in range(len(self)))
+
+
+class Known(NamedTuple):
+    """Frames of a sequence, or of a batch, and covariates that are known of each of them."""
+
+    frames: Tensor  # (*batch, T, *frame_shape)
+    context: Tensor  # (*batch, T, context_features)
+
+
+class KnownSequences(Dataset[Known]):
+    """Sequences together with their covariates.
+
+    Args:
+        data: Has covariates.
+    """
+
+    def __init__(self, data: SequenceDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, k: int) -> Known:
+        return Known(self.data[k], torch.from_numpy(self.data.context(operator.index(k))))
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """Number of the independent unit that each sequence is of, (N,)."""
+        return self.data.units
+
+
+def with_context(data: SequenceDataset) -> Any:
+    """Give sequences together with their covariates, or as they are where they have none."""
+    return KnownSequences(data) if data.context_features else data
+
+
+def parted(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """Take frames and covariates apart; ``None`` where there are none.
+
+    Args:
+        batch: Of :func:`with_context`.
+    """
+    return (batch, None) if isinstance(batch, Tensor) else (batch[0], batch[1])
 
 
 def generator(seed: int, split: Split, k: int) -> np.random.Generator:
@@ -107,6 +177,11 @@ class StoredSequences(SequenceDataset):
         crop: Called with the loaded frames and, for training, the random numbers of this
             index; gives what is seen of each frame.
         where: What to call the store in messages.
+        units: Independent unit of each stored sequence, such as the person it shows; by
+            default every sequence is one.
+        context: ``context(i, first, last)`` gives the covariates of frames first..last-1 of
+            stored sequence i as an array (T, context_features) of float32.
+        context_features: How many there are of each frame; 0 for none.
 
     Raises:
         EmptySplitError: There are no sequences.
@@ -131,6 +206,9 @@ class StoredSequences(SequenceDataset):
         max_windows: int | None = None,
         crop: Callable[[Values, np.random.Generator | None], Values] | None = None,
         where: str = "",
+        units: Sequence[int] | None = None,
+        context: Callable[[int, int, int], Covariates] | None = None,
+        context_features: int = 0,
     ) -> None:
         _check_not_empty(len(lengths), split, where)
         self._lengths = np.asarray(lengths, dtype=np.int64)
@@ -143,16 +221,42 @@ class StoredSequences(SequenceDataset):
         self._ends = np.cumsum(windows if max_windows is None else windows.clip(max=max_windows))
         self._load, self._crop, self._num_frames = load, crop, num_frames
         self._seed, self._split = seed, split
+        self._units = np.arange(len(lengths)) if units is None else np.asarray(units)
+        self.windows = "one" if max_windows == 1 else "all"
+        self._context, self.context_features = context, context_features
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Frames of each stored sequence."""
         return self._lengths.copy()
 
+    @property
+    def sequences(self) -> NDArray[np.int64]:
+        """Number of the stored sequence that each window is cut from, (N,)."""
+        return np.searchsorted(self._ends, np.arange(len(self)), side="right")
+
+    @property
+    def units(self) -> NDArray[np.int64]:
+        """Number of the independent unit of each window, (N,)."""
+        found: NDArray[np.int64] = self._units[self.sequences]
+        return found
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def frames(self, k: int) -> Values:
+        i, start, rng = self._place(k)
+        frames = self._load(i, start, start + self._num_frames)
+        return frames if self._crop is None else self._crop(frames, rng)
+
+    def context(self, k: int) -> Covariates:
+        if self._context is None:
+            return super().context(k)
+        i, start, _ = self._place(k)
+        return self._context(i, start, start + self._num_frames)
+
+    def _place(self, k: int) -> tuple[int, int, np.random.Generator | None]:
+        """Stored sequence and first frame of sequence ``k``, and its random numbers from there."""
         window = k % len(self)
         i = int(np.searchsorted(self._ends, window, side="right"))
         rng = generator(self._seed, "train", k) if self._split == "train" else None
@@ -160,8 +264,7 @@ class StoredSequences(SequenceDataset):
             start = self._num_frames * (window - int(self._ends[i - 1] if i else 0))
         else:
             start = int(rng.integers(self._lengths[i] - self._num_frames + 1))
-        frames = self._load(i, start, start + self._num_frames)
-        return frames if self._crop is None else self._crop(frames, rng)
+        return i, start, rng
 
 
 def _check_not_empty(size: int, split: Split, where: str = "") -> None:

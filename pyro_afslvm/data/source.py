@@ -4,8 +4,14 @@ import abc
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pyro_afslvm.data.dequantize import Dequantization, DequantizationName, dequantization
+from pyro_afslvm.data.dequantize import (
+    Dequantization,
+    DequantizationName,
+    NoDequantization,
+    dequantization,
+)
 from pyro_afslvm.data.splits import Split
+from pyro_afslvm.data.standardization import Standardization
 
 if TYPE_CHECKING:
     from typing import Self
@@ -24,9 +30,14 @@ class SequenceSource(abc.ABC):
 
     Attributes:
         name: Short name in snake case, as it appears in results.
+        unit: What is independent of one another in a split, as error bars count it: a
+            ``"sequence"``, or what several of them share, such as a ``"person"``; see
+            :attr:`SequenceDataset.units`.
     """
 
     name: ClassVar[str]
+    unit: ClassVar[str] = "sequence"
+    _of_data: bool = True  # private: descriptions may list all public attributes
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -63,6 +74,43 @@ class SequenceSource(abc.ABC):
     def noise(self) -> DequantizationName:
         """The same as :attr:`dequantization`, by its name of the release before."""
         return self.dequantization
+
+    @property
+    def standardization(self) -> Standardization | None:
+        """What its values are standardized by; ``None`` for values as they are stored."""
+        return None
+
+    @property
+    def of_data(self) -> bool:
+        """Whether likelihoods of standardized values are given in the data's own units.
+
+        Not so in runs of releases before.
+        """
+        return self._of_data
+
+    @of_data.setter
+    def of_data(self, value: bool) -> None:
+        self._of_data = value
+
+    def standardize_by(self, standardization: Standardization | None) -> None:
+        """Standardize as the values were that a model learned from, or not at all.
+
+        Raises:
+            ValueError: These data cannot be.
+        """
+        if standardization is not None:
+            raise ValueError(
+                f"the model was trained on standardized values, and {type(self).__name__} cannot "
+                "standardize: give the data as Arrays"
+            )
+
+    @property
+    def context_features(self) -> int:
+        """Covariates that are known of every frame in advance; 0 for none.
+
+        Sequences of a source with covariates have :meth:`SequenceDataset.context`.
+        """
+        return 0
 
     @property
     def num_frames(self) -> int | None:
@@ -115,6 +163,8 @@ def choose_dequantization(asked: str | None, source: SequenceSource) -> Dequanti
             f"dequantization {chosen.name!r} is for {chosen.data}, but {source.name} holds "
             f"{needed.data}: take {needed.name!r}"
         )
+    if isinstance(chosen, NoDequantization):
+        return NoDequantization(source.standardization, of_data=source.of_data)
     return chosen
 
 

@@ -2,140 +2,39 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from pyro_afslvm.data import (
     Dequantization,
+    EmptySplitError,
     Protocol,
-    SequenceDataset,
     SequenceSource,
+    ShortSplitError,
     Split,
-    check_ceiling,
     choose_dequantization,
     software_versions,
 )
-from pyro_afslvm.data.dequantize import BinaryPixels
+from pyro_afslvm.data.dequantize import BinaryPixels, UniformDequantization
+from pyro_afslvm.data.sequences import Windows, parted, with_context
+from pyro_afslvm.evaluation.bounds import Likelihood, Progress, is_conditional, likelihood
+from pyro_afslvm.evaluation.correlation import Correlations, frame_correlations
+from pyro_afslvm.evaluation.correlation import correlations as correlations  # its home before
 from pyro_afslvm.evaluation.crops import crop_length
-from pyro_afslvm.metrics import temporal_correlation
-from pyro_afslvm.models.base import context_length, flow_of
+from pyro_afslvm.models.base import context_length
 from pyro_afslvm.models.pair import Pair
-from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.utils.distributed import ALONE, Processes
-from pyro_afslvm.utils.renamed import renamed_keyword
-from pyro_afslvm.utils.seeding import Stream, seed_step
 
-Progress = Callable[[int, int], None]
-
-_BITS = ("bits_per_dim", "bits_per_dim_error", "protocol_bits")
-
-
-class Likelihood(NamedTuple):
-    """The bound on the last frames of every sequence, in nats/dim of the model's units."""
-
-    per_sequence: NDArray[np.float64]  # (N,)
-    num_values: int  # entries of frames scored in all
-
-    @property
-    def mean(self) -> float:
-        """Mean over sequences."""
-        return float(self.per_sequence.mean())
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean over sequences."""
-        n = len(self.per_sequence)
-        return float(self.per_sequence.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-
-
-@torch.no_grad()
-@renamed_keyword("noise", "dequantization")
-def likelihood(
-    pair: Pair,
-    data: SequenceDataset,
-    *,
-    dequantization: Dequantization,
-    scored_frames: int,
-    num_samples: int = 1,
-    batch_size: int = 25,
-    seed: int = 0,
-    progress: Progress = lambda done, total: None,
-    processes: Processes = ALONE,
-) -> Likelihood:
-    """Compute the bound (exact for flows) on the last frames of each sequence.
-
-    Args:
-        pair: model and guide, set to evaluation mode here.
-        data: sequences long enough for the model's context and the scored frames.
-        dequantization: of the data.
-        scored_frames: how many frames, the last of each sequence, are reported.
-        num_samples: samples of the guide over which the bound is averaged.
-        batch_size: sequences at a time.
-        seed: of dequantization and samples.
-        progress: called with sequences done and their number.
-        processes: that share the batches; every one of them has the result.
-
-    Raises:
-        ValueError: if the mean is above the negative entropy of the dequantization: a bug.
-    """
-    pair.eval()
-    device = next(pair.model.parameters()).device
-    metrics: dict[int, tuple[NDArray[np.float64], int]] = {}
-    for i, batch in _batches(data, batch_size, processes):
-        seed_step(seed, i, Stream.EVALUATION)
-        x = dequantization(batch.to(device))
-        terms = bound_terms(pair.model, pair.guide, x, num_particles=num_samples)
-        scored = terms.bound[..., -scored_frames:].double()
-        dims = math.prod(x.shape[2:])
-        per_sequence = scored.mean((0, 2)) / dims
-        metrics[i] = per_sequence.cpu().numpy(), x.shape[0] * scored_frames * dims
-        progress(min((i + 1) * batch_size, len(data)), len(data))
-    parts, counts = zip(*processes.collect(metrics), strict=True)
-    num_values = sum(counts)
-    result = Likelihood(np.concatenate(parts), num_values)
-    check_ceiling(
-        dequantization.to_nats(result.mean), dequantization=dequantization, num_values=num_values
-    )
-    return result
-
-
-@torch.no_grad()
-def correlations(
-    pair: Pair,
-    data: SequenceDataset,
-    *,
-    dequantization: Dequantization,
-    scored_frames: int,
-    seed: int = 0,
-    processes: Processes = ALONE,
-) -> tuple[float | None, float | None]:
-    """Compute the temporal correlation (Eq. 31) of the frames and of the noise behind them.
-
-    Returns:
-        corr x, and corr y or ``None`` for a model without a flow; ``None`` for both in all
-        processes but the first, which alone takes the frames.
-    """
-    pair.eval()
-    device = next(pair.model.parameters()).device
-    flow, context = flow_of(pair.model), context_length(pair.model)
-    frames: dict[int, Tensor] = {}
-    noise: dict[int, Tensor] = {}
-    for i, batch in _batches(data, 25, processes):
-        seed_step(seed, i, Stream.EVALUATION)
-        x = dequantization(batch.to(device))
-        frames[i] = x[:, -scored_frames:].cpu()
-        if flow is not None:
-            y = flow.condition(history=x[:, :context]).inv(x[:, context:])
-            noise[i] = y[:, -scored_frames:].cpu()
-    parts = [processes.collect(part, everywhere=False) for part in (frames, noise)]
-    of_x, of_y = (temporal_correlation(torch.cat(part)) if part else None for part in parts)
-    return of_x, of_y
+_BITS = (
+    "bits_per_dim",
+    "bits_per_dim_error",
+    "bits_per_dim_floor",
+    "whole_bits_per_dim",
+    "whole_bits_per_dim_error",
+    "protocol_bits",
+)
 
 
 def evaluate(
@@ -147,6 +46,7 @@ def evaluate(
     num_samples: int = 1,
     seed: int = 0,
     limit: int | None = None,
+    windows: Windows | None = None,
     progress: Progress = lambda done, total: None,
     processes: Processes = ALONE,
 ) -> dict[str, Any]:
@@ -160,19 +60,27 @@ def evaluate(
         num_samples: samples of the guide.
         seed: of dequantization and samples.
         limit: use only so many sequences.
+        windows: ``"one"`` crop of each stored sequence, its first, or ``"all"`` that do not
+            overlap; by default as the data have it.
         progress: called with sequences done and their number.
         processes: that share the work and all call this; correlations go to the first only.
 
     Returns:
         as JSON values, for 8-bit data nats/dim under the paper's protocol and bits/dim under
-        the discrete one, for real numbers nats/dim in their own units; temporal
-        correlations, the number of parameters, and the protocols; for binary images nats/image
-        too.
+        the discrete one, for real numbers nats/dim in their own units, with standard errors
+        over independent units; where these are but the last terms of a bound of more frames,
+        that bound too, ``whole_...``; the values ``per_sequence``; temporal correlations, the
+        number of parameters, and the protocols; for binary images nats/image too.
+
+    Raises:
+        ValueError: for data that have no more than one crop of each sequence, if all are asked
+            for.
     """
-    crops = _crops(pair, source, split, scored_frames, limit)
+    crops = _crops(pair, source, split, scored_frames, limit, windows)
     shared: dict[str, Any] = {"scored_frames": crops.scored, "seed": seed, "processes": processes}
     dequantizations = _reported(source)
     results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
+    per_sequence: dict[str, list[float]] = {}
     for k, dequantization in enumerate(dequantizations):
         found = likelihood(
             pair,
@@ -183,33 +91,63 @@ def evaluate(
             **shared,
         )
         protocol = _protocol(pair, source, crops, dequantization.name, num_samples, seed)
-        results |= _metrics(found, dequantization, protocol, len(crops.data))
+        results |= _metrics(found, dequantization, protocol)
         results |= _image_metrics(found, dequantization, math.prod(source.frame_shape))
-    x = y = None
-    if crops.scored > 1:
-        x, y = correlations(pair, crops.data, dequantization=dequantizations[0], **shared)
-    results |= {"correlation_x": _number(x), "correlation_y": _number(y)}
+        name = _name(dequantization)
+        per_sequence[name] = [dequantization.to_report(float(v)) for v in found.per_sequence]
+        if isinstance(dequantization, UniformDequantization):
+            results["bits_per_dim_floor"] = _floor(dequantization, crops)
+    results |= {
+        "num_sequences": len(crops.data),
+        "num_units": found.num_units,
+        "unit": source.unit,
+        "whole_frames": None if found.whole is None else crops.given + crops.scored - crops.context,
+        "per_sequence": per_sequence | {"unit": _unit_numbers(found)},
+    }
+    results |= _correlations(pair, source, crops, dequantizations[0], **shared)
     return results | {"parameters": pair.num_parameters}
 
 
 class _Crops(NamedTuple):
     """Sequences of a split, cut to the frames that are given and those that are scored."""
 
-    data: Any  # a SequenceDataset, or the first so many of one
+    data: Any  # a SequenceDataset, or some of one
     split: Split
     given: int
     scored: int
+    context: int  # frames that the model is given and does not score
+    windows: Windows
 
 
 def _crops(
-    pair: Pair, source: SequenceSource, split: Split, scored_frames: int, limit: int | None
+    pair: Pair,
+    source: SequenceSource,
+    split: Split,
+    scored_frames: int,
+    limit: int | None,
+    windows: Windows | None,
 ) -> _Crops:
     """Cut the sequences of a split, at most ``limit`` of them, to what the model needs."""
     frames = crop_length(pair.model, scored_frames, most=source.num_frames)
-    scored = min(scored_frames, frames - context_length(pair.model))
+    context = context_length(pair.model)
+    scored = min(scored_frames, frames - context)
     full = source.dataset(split, num_frames=frames)
-    chosen = Subset(full, range(min(limit or len(full), len(full))))
-    return _Crops(chosen, split, frames - scored, scored)
+    if windows == "all" and full.windows == "one":
+        raise ValueError(
+            f"{source.name} has one crop of each sequence, windows 'all' asks for more"
+        )
+    chosen = np.arange(len(full))
+    if windows == "one":
+        chosen = np.unique(full.sequences, return_index=True)[1]
+    indices = [*chosen[:limit].tolist()]
+    return _Crops(
+        Subset(with_context(full), indices),
+        split,
+        frames - scored,
+        scored,
+        context,
+        windows or full.windows,
+    )
 
 
 def _share_of(progress: Progress, part: int, parts: int) -> Progress:
@@ -229,22 +167,32 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
+def _name(dequantization: Dequantization) -> str:
+    return "bits_per_dim" if dequantization.name == "uniform" else "nats_per_dim"
+
+
 def _metrics(
-    found: Likelihood, dequantization: Dequantization, protocol: dict[str, Any], num_sequences: int
+    found: Likelihood, dequantization: Dequantization, protocol: dict[str, Any]
 ) -> dict[str, Any]:
     """Give the metrics of one protocol by their names in results."""
-    if dequantization.name == "uniform":
-        error = _number(found.error / math.log(2))
-        return dict(
-            zip(_BITS, (dequantization.to_report(found.mean), error, protocol), strict=True)
-        )
-    return {
-        "nats_per_dim": dequantization.to_report(found.mean),
-        "nats_per_dim_error": _number(found.error),
-        "nats_per_dim_unit": found.mean if dequantization.whole_numbers else None,
-        "num_sequences": num_sequences,
-        "protocol": protocol,
+    name, whole = _name(dequantization), found.whole
+    nats = name == "nats_per_dim"
+    factor = 1.0 if nats else 1 / math.log(2)
+    results = {
+        name: dequantization.to_report(found.mean),
+        f"{name}_error": _number(factor * found.error),
+        f"whole_{name}": None if whole is None else dequantization.to_report(whole.mean),
+        f"whole_{name}_error": None if whole is None else _number(factor * whole.error),
+        "protocol" if nats else "protocol_bits": protocol,
     }
+    if nats:
+        results["nats_per_dim_unit"] = _in_units_of_the_model(found.mean, dequantization)
+    return results
+
+
+def _in_units_of_the_model(mean: float, dequantization: Dequantization) -> float | None:
+    """Give the value in the model's units, where the data have others."""
+    return None if dequantization.to_nats(0.0) == 0.0 else mean
 
 
 def _image_metrics(found: Likelihood, dequantization: Dequantization, dims: int) -> dict[str, Any]:
@@ -253,6 +201,56 @@ def _image_metrics(found: Likelihood, dequantization: Dequantization, dims: int)
         return {}
     error = _number(dims * found.error)
     return {"nats_per_image": dims * found.mean, "nats_per_image_error": error}
+
+
+def _unit_numbers(found: Likelihood) -> list[int]:
+    units = np.arange(len(found.per_sequence)) if found.units is None else found.units
+    return [*units.tolist()]
+
+
+def _floor(dequantization: UniformDequantization, crops: _Crops) -> float:
+    """The floor of models of Gaussian noise, on the pixels that are scored."""
+    floors = [
+        dequantization.floor_of_gaussian(x[-crops.scored :]) for x, _ in map(parted, crops.data)
+    ]
+    return float(np.mean(floors))
+
+
+def _correlations(
+    pair: Pair,
+    source: SequenceSource,
+    crops: _Crops,
+    dequantization: Dequantization,
+    **shared: Any,
+) -> dict[str, float | None]:
+    """Give the correlations of the split, and those of as many training sequences (Table 4)."""
+    none = Correlations(None, None)
+    held = train = none
+    if crops.scored > 1:
+        held = frame_correlations(pair, crops.data, dequantization=dequantization, **shared)
+        training = _training_crops(source, crops)
+        if training is not None:
+            train = frame_correlations(pair, training, dequantization=dequantization, **shared)
+    results: dict[str, float | None] = {}
+    for of in ("x", "y"):
+        found, in_training = getattr(held, of), getattr(train, of)
+        results |= {
+            f"correlation_{of}": found and _number(found.signed),
+            f"absolute_correlation_{of}": found and _number(found.absolute),
+            f"moving_correlation_{of}": found and _number(found.moving),
+            f"train_correlation_{of}": in_training and _number(in_training.signed),
+        }
+    return results | {"absolute_correlation_of_noise": held.x and held.x.absolute_of_noise}
+
+
+def _training_crops(source: SequenceSource, crops: _Crops) -> Subset[Any] | None:
+    """As many training sequences, from all over an epoch; ``None`` where there are none."""
+    try:
+        full = source.dataset("train", num_frames=crops.given + crops.scored)
+    except (EmptySplitError, ShortSplitError):
+        return None
+    count = min(len(full), len(crops.data))
+    return Subset(with_context(full), [round(k) for k in np.linspace(0, len(full) - 1, count)])
 
 
 def _protocol(
@@ -265,25 +263,30 @@ def _protocol(
 ) -> dict[str, Any]:
     """Give the protocol of a result as JSON values."""
     protocol = Protocol(
-        data=source.describe(),
+        data=described(source),
         split=crops.split,
         context_frames=crops.given,
         scored_frames=crops.scored,
         noise=dequantization,
         num_samples=num_samples if pair.guide is not None else 1,
-        bound="exact" if pair.guide is None else "ELBO",
+        bound=_bound(pair, crops),
         seed=seed,
         versions=software_versions(),
+        windows=crops.windows,
     )
     return dict(json.loads(protocol.to_json()))
 
 
-def _batches(
-    data: Any, batch_size: int, processes: Processes = ALONE
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield the batches that are for this process, with their numbers."""
-    starts = range(0, len(data), batch_size)
-    every = [[*range(i, min(i + batch_size, len(data)))] for i in starts]
-    chosen = processes.share([*enumerate(every)])
-    loader = DataLoader(data, batch_sampler=[indices for _, indices in chosen])
-    yield from zip((i for i, _ in chosen), loader, strict=True)
+def described(source: SequenceSource) -> dict[str, object]:
+    """Describe the data of a result, and the units of its nats where the model has others."""
+    if source.standardization is None or not source.of_data:
+        return source.describe()
+    return source.describe() | {"likelihood_units": "as stored"}
+
+
+def _bound(pair: Pair, crops: _Crops) -> str:
+    if pair.guide is None:
+        return "exact"
+    if not is_conditional(pair, crops.given + crops.scored, crops.scored):
+        return "ELBO"
+    return f"last {crops.scored} of {crops.given + crops.scored - crops.context} terms of an ELBO"

@@ -10,11 +10,13 @@ from pyro.infer import Predictive
 from torch import Tensor
 
 from pyro_afslvm.models.base import SequenceModel, simulate
+from pyro_afslvm.models.programs import given_context
 
 Rows = NDArray[np.intp]
 Latents = Mapping[str, Tensor]  # by site, each (samples, batch, T, ...)
 Draw = Callable[[range], Latents]  # these of all samples
-Posterior = Callable[[Tensor | None, Rows], Draw]  # given frames and which of all they are
+# of given frames, which of all they are, and their covariates
+Posterior = Callable[[Tensor | None, Rows, Tensor | None], Draw]
 Follow = Callable[[Latents, int], dict[str, Tensor]]  # so many samples of sites
 
 
@@ -36,6 +38,7 @@ def futures(
     chunk: int,
     temperature: float = 1.0,
     lengths: Tensor | None = None,
+    context: Tensor | None = None,
 ) -> Iterator[Futures]:
     """Sample the frames that follow each sequence's own last one.
 
@@ -44,18 +47,23 @@ def futures(
 
     Args:
         model: the model.
-        posterior: is called with sequences of one length and their places in ``x``, and gives
-            what draws their latents.
+        posterior: is called with sequences of one length, their places in ``x`` and covariates,
+            and gives what draws their latents.
         x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
         horizon: frames to sample.
         num_samples: futures of each sequence.
         chunk: samples at a time.
         temperature: standard deviation of what is drawn at each step; 1 for a program without.
         lengths: ``(batch,)``.
+        context: covariates of all frames and those to come, ``(batch, T + horizon, features)``.
     """
     for rows, given in _of_one_length(x, lengths):
-        draw = posterior(given, rows)
-        follow = _follow(model, given, len(rows), horizon, temperature)
+        known = None
+        if context is not None:
+            past = 0 if given is None else given.shape[1]
+            known = context[torch.as_tensor(rows, device=context.device), : past + horizon]
+        draw = posterior(given, rows, None if known is None else known[:, :-horizon])
+        follow = _follow(model, given, len(rows), horizon, temperature, known)
         for first in range(0, num_samples, chunk):
             samples = range(first, min(first + chunk, num_samples))
             sites = follow(draw(samples), len(samples))
@@ -63,18 +71,30 @@ def futures(
 
 
 def _follow(
-    model: Callable[..., Any], x: Tensor | None, batch: int, horizon: int, temperature: float
+    model: Callable[..., Any],
+    x: Tensor | None,
+    batch: int,
+    horizon: int,
+    temperature: float,
+    context: Tensor | None,
 ) -> Follow:
     """Look at frames that are given; give what samples the future of them and their latents."""
     if isinstance(model, SequenceModel) and model.eps_size:
-        return _by_steps(model, x, batch, horizon, temperature)
-    return _by_program(model, x, horizon)
+        return _by_steps(model, x, batch, horizon, temperature, context)
+    return _by_program(given_context(model, context), x, horizon)
 
 
 def _by_steps(
-    model: SequenceModel, x: Tensor | None, batch: int, horizon: int, temperature: float
+    model: SequenceModel,
+    x: Tensor | None,
+    batch: int,
+    horizon: int,
+    temperature: float,
+    context: Tensor | None,
 ) -> Follow:
-    given = None if x is None else model.given(x)
+    before = {} if context is None else {"context": context[:, :-horizon]}
+    given = None if x is None else model.given(x, **before)
+    after = None if context is None else context[:, -horizon:]
     like = next(model.parameters(), torch.empty(())) if x is None else x
 
     def follow(latents: Latents, size: int) -> dict[str, Tensor]:
@@ -83,7 +103,7 @@ def _by_steps(
         shape = torch.Size((size, batch))
         state = model.initial_state(shape, given=given, z=latents.get("z"))
         eps = torch.randn(*shape, horizon, model.eps_size, dtype=like.dtype, device=like.device)
-        future = simulate(model, temperature * eps, state)
+        future = simulate(model, temperature * eps, state, after)
         return {f"{site}_future": v for site, v in future._asdict().items() if v is not None}
 
     return follow

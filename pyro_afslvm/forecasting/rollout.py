@@ -16,7 +16,8 @@ from pyro_afslvm.forecasting.futures import Draw, futures
 from pyro_afslvm.guides.base import ForwardGuide, check_guide
 from pyro_afslvm.models.checks import check_latents, check_lengths, check_shape, check_values
 from pyro_afslvm.models.flow import FlowModel
-from pyro_afslvm.models.programs import evaluating, one_line_errors
+from pyro_afslvm.models.inputs import as_context, as_frames, as_lengths
+from pyro_afslvm.models.programs import evaluating, given_context, one_line_errors
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.utils.dims import FRAME_DIMS
 
@@ -36,6 +37,7 @@ def rollout(
     temperature: float = 1.0,
     chunk: int = 10,
     lengths: Tensor | None = None,
+    context: Tensor | None = None,
     seed: int | None = None,
 ) -> "xr.Dataset":
     r"""Sample the frames that follow.
@@ -59,6 +61,8 @@ def rollout(
             the guide whatever it is.
         chunk: samples at a time.
         lengths: ``(batch,)``; the future of a sequence follows its own last frame.
+        context: covariates of all frames, those to come too: ``(batch, T + horizon, features)``,
+            of a shorter sequence right after its own last frame.
         seed: of torch's random numbers; as they are by default.
 
     Returns:
@@ -70,6 +74,7 @@ def rollout(
         ValueError: for a horizon below 1, no samples or chunks of none, a negative temperature,
             lengths out of range, or data or a guide the model refuses.
     """
+    x = None if x is None else as_frames(x, model, guide, lengths=lengths)
     with evaluating(model, guide), one_line_errors():
         _check_options(horizon, num_samples, chunk, temperature)
         lengths = _check(model, guide, x, lengths)
@@ -78,13 +83,16 @@ def rollout(
         arrays = _empty(model, num_samples, 1 if x is None else len(x), horizon)
         for future in futures(
             model,
-            lambda given, rows: _posterior(model, guide, given, len(rows)),
+            lambda given, rows, known: _posterior(
+                model, given_context(guide, known), given, len(rows)
+            ),
             x,
             horizon=horizon,
             num_samples=num_samples,
             chunk=chunk,
             temperature=temperature,
             lengths=lengths,
+            context=as_context(context, model, x, horizon),
         ):
             for name, array in arrays.items():
                 array[future.samples, future.rows] = future.sites[name].float().cpu().numpy()
@@ -121,7 +129,7 @@ def _check(
     check_values(x, model.frame_shape)
     if lengths is None:
         return None
-    lengths = torch.as_tensor(lengths)
+    lengths = torch.as_tensor(as_lengths(lengths))
     shortest = model.context_length + isinstance(model, SLVM)
     check_lengths(lengths, len(x), max(1, shortest), x.shape[1])
     return lengths

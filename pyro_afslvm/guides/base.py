@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from pyro_afslvm.distributions import across_time, standard_normal
 from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.checks import check_horizon
+from pyro_afslvm.models.inputs import as_frames, as_lengths
 from pyro_afslvm.models.param_store import register, restore
+from pyro_afslvm.models.random_weights import check_seen_weights
 from pyro_afslvm.models.slvm import SLVM
 from pyro_afslvm.transforms import InverseAutoregressive, TemporalTransform, check_size
 from pyro_afslvm.transforms.iaf.vectors import check_iaf
@@ -64,7 +66,13 @@ class ForwardGuide(nn.Module):
         return self._model[0]
 
     def forward(
-        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
+        self,
+        x: Tensor | None = None,
+        *,
+        horizon: int = 0,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        covariates: Tensor | None = None,
     ) -> Tensor | None:
         """q(z | x), Eq. 19; the arguments are those of the model.
 
@@ -72,11 +80,17 @@ class ForwardGuide(nn.Module):
             z of shape ``(*particles, batch, T - context_length, latent_size)``.
         """
         register(self)
+        x = None if x is None else as_frames(x, self, lengths=lengths)
+        lengths = as_lengths(lengths)
         check_horizon(x, horizon, lengths)
         if x is None:
             return None
+        # with a horizon there are covariates of frames to come, too
+        context = context if covariates is None else covariates
+        known = None if context is None else context[..., : x.shape[1], :]
+        check_seen_weights(self.model.flow, self.model.memory)
         with self.model.plate(x):
-            z: Tensor = pyro.sample("z", self.distribution(self.model.batch(x, lengths)))
+            z: Tensor = pyro.sample("z", self.distribution(self.model.batch(x, lengths, known)))
             return z
 
     def distribution(self, batch: SequenceBatch) -> dist.TorchDistribution:
@@ -127,14 +141,16 @@ class ForwardGuide(nn.Module):
         return Proposal(z, log_prob, state)
 
 
-def encoded(encoder: nn.Module, y: Tensor, frame_shape: tuple[int, ...], expected: int) -> Tensor:
+def encoded(
+    encoder: nn.Module, *given: Tensor, frame_shape: tuple[int, ...], expected: int
+) -> Tensor:
     """Encode frames, with an encoder that must have been made for their size.
 
     Raises:
         ValueError: if it was not.
     """
     try:
-        features: Tensor = encoder(y)
+        features: Tensor = encoder(*given)
     except RuntimeError as error:
         if "shapes cannot be multiplied" not in str(error) and "to have" not in str(error):
             raise

@@ -30,8 +30,13 @@ class FilteringGuide(ForwardGuide):
             in place of the LSTM's; ``hidden`` and ``layers`` then mean nothing.
         iaf: inverse autoregressive flow of each step's latents, with ``encoder.features``
             context features; makes the posterior of a step more than a diagonal Gaussian.
+        encode_memory: whether the encoder is given the model's summary before the frame too, of
+            its memory and covariates, as a second argument ``(*batch, model.past_features)``.
 
-    Source: Marino et al., Eq. 19, Appendix B.2; for IAF Kingma et al., arXiv:1606.04934.
+    Raises:
+        ValueError: to encode the memory of a model that has none.
+
+    Source: Marino et al., Eq. 19, Appendix B; for IAF Kingma et al., arXiv:1606.04934.
     """
 
     def __init__(
@@ -43,7 +48,10 @@ class FilteringGuide(ForwardGuide):
         layers: int = 1,
         posterior: TemporalTransform | None = None,
         iaf: InverseAutoregressive | None = None,
+        encode_memory: bool = False,
     ) -> None:
+        if encode_memory and not model.past_features:
+            raise ValueError("expected a model with a memory for the encoder to see, got none")
         features: int = encoder.features  # type: ignore[assignment]
         if posterior is None:
             lstm = LSTMConditioner(
@@ -52,15 +60,20 @@ class FilteringGuide(ForwardGuide):
             posterior = TemporalAffine(lstm)
         super().__init__(model, posterior, iaf=iaf)
         self.encoder = encoder
+        self.encode_memory = encode_memory
         self._features = features
 
     def context(self, batch: SequenceBatch) -> Tensor:
         """Encode the noise behind each scored frame: ``(batch, T, features)``."""
-        return self._encoded(self.model.to_noise(batch))
+        past = self.model.past(batch) if self.encode_memory else None
+        return self._encoded(self.model.to_noise(batch), past)
 
     def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
         """Encode the noise behind one frame: ``(*batch, features)``."""
-        return self._encoded(y)
+        return self._encoded(y, past if self.encode_memory else None)
 
-    def _encoded(self, y: Tensor) -> Tensor:
-        return encoded(self.encoder, y, self.model.frame_shape, self._features)
+    def _encoded(self, y: Tensor, past: Tensor | None) -> Tensor:
+        given = (y,) if past is None else (y, past)
+        return encoded(
+            self.encoder, *given, expected=self._features, frame_shape=self.model.frame_shape
+        )

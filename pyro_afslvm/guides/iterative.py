@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_afslvm.guides.base import ForwardGuide
 from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.slvm import SLVM
-from pyro_afslvm.networks.layers import without_autocast
+from pyro_afslvm.networks.layers import single_steps, without_autocast
 from pyro_afslvm.networks.mlp import mlp
-from pyro_afslvm.transforms import AffineParameters, Conditioner, TemporalAffine
+from pyro_afslvm.transforms import AffineParameters, Conditioner, TemporalAffine, check_affine
 from pyro_afslvm.utils.trees import map_tensors
 
 
@@ -51,6 +52,7 @@ class IterativeGuide(ForwardGuide):
     ) -> None:
         if not hidden:
             raise ValueError("expected at least 1 hidden layer, got none")
+        check_affine(model.prior, "iterative guide")  # its updates start at shift and scale
         conditioner = _IterativeConditioner(model, hidden)
         super().__init__(model, _ModelAffine(conditioner, model))
         self.iterations = iterations
@@ -69,8 +71,7 @@ class IterativeGuide(ForwardGuide):
     def context(self, batch: SequenceBatch) -> Tensor:
         """Give what the updates of each step need: a :class:`StepContext`, packed."""
         y = self.model.to_noise(batch)
-        past = None if self.model.memory is None else self.model.memory(y)
-        return self.frame_context(y, past)
+        return self.frame_context(y, self.model.past(batch))
 
     def frame_context(self, y: Tensor, past: Tensor | None = None) -> Tensor:
         """Give the same for one frame, or for any number of them."""
@@ -102,7 +103,7 @@ class StepContext(NamedTuple):
     def unpacked(cls, context: Tensor, model: SLVM) -> "StepContext":
         """Take a context of this model apart."""
         num_values = math.prod(model.frame_shape)
-        features = 0 if model.memory is None else model.memory.features
+        features = model.past_features
         y, past, eps = context.tensor_split((num_values, num_values + features), -1)
         return cls(
             y.unflatten(-1, model.frame_shape),
@@ -204,13 +205,50 @@ class _IterativeConditioner(Conditioner):
         self, now: AffineParameters, eps: Tensor, y: Tensor, prior: Any, past: Tensor | None
     ) -> AffineParameters:
         """Gradient of the step's bound, in whatever mode the caller is."""
-        with torch.inference_mode(False), torch.enable_grad():
+        given = (*now, y, eps, prior, past)
+        if torch._C._get_tracing_state() is None:
+            return self._gradient_of(*given)
+        # autograd within a trace would leave what it keeps as constants: one opaque call instead
+        leaves, tree = tree_flatten(given)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+        def gradient(*tensors: Tensor) -> AffineParameters:
+            found = iter(tensors)
+            filled = [next(found) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            return self._gradient_of(*tree_unflatten(filled, tree))
+
+        found = _Untraced.apply(gradient, *tensors)  # type: ignore[no-untyped-call]
+        return AffineParameters(*found)
+
+    def _gradient_of(
+        self, shift: Tensor, log_scale: Tensor, y: Tensor, eps: Tensor, prior: Any, past: Any
+    ) -> AffineParameters:
+        with torch.inference_mode(False), torch.enable_grad(), single_steps():
             y, eps, prior, past = map_tensors(_fixed, (y, eps, prior, past))
-            shift, log_scale = (_fixed(p).requires_grad_() for p in now)
+            shift, log_scale = (_fixed(p).requires_grad_() for p in (shift, log_scale))
             z = shift + log_scale.exp() * eps
             terms, _ = self.model.log_prob_step(y, z, prior, past)
             bound = (terms.y + terms.z + log_scale.sum(-1)).sum()
             return AffineParameters(*torch.autograd.grad(bound, (shift, log_scale)))
+
+
+class _Untraced(torch.autograd.Function):
+    """A function of tensors without a gradient, which a tracer calls and does not look into."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        state = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+        try:
+            found = tuple(function(*tensors))
+        finally:
+            torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(*found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        return (None,) * len(ctx.needs_input_grad)
 
 
 class _ModelAffine(TemporalAffine):

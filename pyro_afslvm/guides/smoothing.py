@@ -57,7 +57,9 @@ class SmoothingGuide(ForwardGuide):
     def context(self, batch: SequenceBatch) -> Tensor:
         """Give features and summary: ``(batch, T, encoder.features + 2 * summary)``."""
         y = self.model.to_noise(batch)
-        features = encoded(self.encoder, y, self.model.frame_shape, self._features)
+        features = encoded(
+            self.encoder, y, frame_shape=self.model.frame_shape, expected=self._features
+        )
         features = features.to(batch.targets.dtype)
         return torch.cat([features, self._summary(features, batch.mask)], -1)
 

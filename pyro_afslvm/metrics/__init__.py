@@ -2,6 +2,17 @@
 
 from pyro_afslvm.metrics.forecasts import coverage, crps, forecast_scores
 from pyro_afslvm.metrics.images import psnr, ssim
-from pyro_afslvm.metrics.temporal import temporal_correlation
+from pyro_afslvm.metrics.temporal import temporal_correlation, temporal_correlations
+from pyro_afslvm.metrics.uncertainty import difference, estimate
 
-__all__ = ["coverage", "crps", "forecast_scores", "psnr", "ssim", "temporal_correlation"]
+__all__ = [
+    "coverage",
+    "crps",
+    "difference",
+    "estimate",
+    "forecast_scores",
+    "psnr",
+    "ssim",
+    "temporal_correlation",
+    "temporal_correlations",
+]

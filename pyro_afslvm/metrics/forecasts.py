@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_afslvm.metrics.images import BORDER, psnr, ssim
 from pyro_afslvm.metrics.inputs import Array, forecasts, mean_over_pixels
+from pyro_afslvm.utils.precision import widened, widest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -74,15 +75,16 @@ def coverage(
     tensor([0., 1.], dtype=torch.float64)
     """
     several = not isinstance(level, float)
-    levels = torch.as_tensor(level, dtype=torch.float64).reshape(-1)
+    levels = torch.as_tensor(level, dtype=widest(torch.device("cpu"))).reshape(-1)
     if not len(levels) or not ((levels > 0) & (levels < 1)).all():
         raise ValueError(f"expected levels between 0 and 1, got {level}")
     given = forecasts(samples, truth, lengths, at_least=2)
-    tails = ((1 - levels) / 2).to(given.samples.device)
+    device = given.samples.device
+    tails = ((1 - levels) / 2).to(device, widest(device))
 
     def inside(samples: Tensor, truth: Tensor) -> Tensor:
         low, high = (samples.quantile(q, 0) for q in (tails, 1 - tails))
-        return ((low <= truth) & (truth <= high)).double()
+        return widened((low <= truth) & (truth <= high))
 
     found = mean_over_pixels(inside, given, kinds=(len(levels),))
     return found if several else found[0]

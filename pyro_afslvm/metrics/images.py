@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_afslvm.metrics.inputs import BUDGET, Array, Forecasts, check_finite, forecasts
+from pyro_afslvm.utils.precision import widened, widest
 
 BORDER = 5  # pixels on each side that the Gaussian window of SSIM reaches
 
@@ -107,23 +108,24 @@ def _video(samples: Array, truth: Array, lengths: Array | None) -> Forecasts:
 
 def _best(score: Callable[[Tensor, Tensor], Tensor], given: Forecasts) -> Tensor:
     """Scores (N, H) of the sample with the highest mean over frames that count."""
-    best = torch.full(given.counts.shape, torch.nan, dtype=torch.float64)
+    best = torch.full(given.counts.shape, torch.nan, dtype=widest(torch.device("cpu")))
     for n, counts in enumerate(given.counts):
         if counts.any():
             scores = _images(score, given.samples[:, n], given.truth[n], counts)
             best[n, counts.cpu()] = scores[scores.mean(1).argmax()]
-    return best.to(given.samples.device)
+    return best.to(given.samples.device, widest(given.samples.device))
 
 
 def _images(
     score: Callable[[Tensor, Tensor], Tensor], samples: Tensor, truth: Tensor, counts: Tensor
 ) -> Tensor:  # (S, H, C, H, W), (H, C, H, W), (H,) -> (S, frames that count)
-    truth = truth[counts].double()
+    truth = widened(truth[counts])
     size = max(1, BUDGET // (16 * truth.numel()))  # SSIM holds about so many copies
     scores = []
     for start in range(0, len(samples), size):
-        some = samples[start : start + size][:, counts].double()
+        some = widened(samples[start : start + size][:, counts])
         check_finite(some, truth)
         images = truth.expand_as(some).flatten(0, 1)
-        scores.append(score(some.flatten(0, 1), images).double().reshape(some.shape[:2]).cpu())
+        found = score(some.flatten(0, 1), images).reshape(some.shape[:2])
+        scores.append(widened(found.cpu()))
     return torch.cat(scores)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from pyro_afslvm.utils.precision import at_most, widened, widest
+
 Array: TypeAlias = Any  # a tensor, an array, or an xarray.DataArray
 
 BUDGET = 1 << 21  # values that are worked on at a time, 16 MB each time they are copied
@@ -49,7 +51,8 @@ def forecasts(
     if len(samples) < at_least:
         raise ValueError(f"expected at least {at_least} samples of each future, got {len(samples)}")
     counts = counted(lengths, *truth.shape[:2], shortest=0, device=truth.device)
-    return Forecasts(samples, truth.to(samples.device), counts.to(samples.device))
+    truth = truth.to(samples.device, at_most(truth.dtype, samples.device))
+    return Forecasts(samples, truth, counts.to(samples.device))
 
 
 def counted(
@@ -85,15 +88,17 @@ def mean_over_pixels(
     Returns:
         (\\*kinds, N, H); NaN where a frame does not count.
     """
-    means = torch.full((*kinds, *given.counts.shape), torch.nan, dtype=torch.float64)
-    means = means.to(given.samples.device)
+    device = given.samples.device
+    means = torch.full(
+        (*kinds, *given.counts.shape), torch.nan, dtype=widest(device), device=device
+    )
     for n, h in _blocks(given):
         samples, truth = _frames(given.samples, n, h), given.truth[n, h].reshape(len(n), -1)
-        total = torch.zeros(*kinds, len(n), dtype=torch.float64, device=samples.device)
+        total = torch.zeros(*kinds, len(n), dtype=means.dtype, device=device)
         width = max(1, BUDGET // (len(samples) * len(n)))
         for start in range(0, truth.shape[1], width):
             pixels = slice(start, start + width)
-            pair = samples[..., pixels].double(), truth[:, pixels].double()
+            pair = widened(samples[..., pixels]), widened(truth[:, pixels])
             check_finite(*pair)
             total += score(*pair).sum(-1)
         means[..., n, h] = total / truth.shape[1]

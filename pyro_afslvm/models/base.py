@@ -4,6 +4,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,10 @@ from pyro_afslvm.models.checks import (
     check_shape,
     check_values,
 )
+from pyro_afslvm.models.inputs import as_context, as_frames, as_lengths
 from pyro_afslvm.models.param_store import register, restore
+from pyro_afslvm.models.random_weights import has_random_weights, weights_drawn, with_weights_of_now
+from pyro_afslvm.networks.layers import single_steps
 from pyro_afslvm.transforms import TemporalHierarchy, TemporalTransform
 from pyro_afslvm.utils.renamed import OldNames, Renamed, renamed_keyword
 
@@ -25,6 +29,7 @@ class SequenceBatch(NamedTuple):
     history: Tensor | None  # (batch, context_length, *frame_shape); None without a context
     targets: Tensor  # (batch, T, *frame_shape)
     mask: Tensor | None  # (batch, T), true where a frame counts; None where all do
+    context: Tensor | None = None  # covariates of all frames, (batch, context_length + T, F)
 
     @classmethod
     def of(
@@ -34,6 +39,7 @@ class SequenceBatch(NamedTuple):
         frame_shape: tuple[int, ...],
         context_length: int = 0,
         lengths: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> "SequenceBatch":
         """Check sequences and split them.
 
@@ -42,6 +48,7 @@ class SequenceBatch(NamedTuple):
             frame_shape: ``(C, H, W)`` or ``(D,)``.
             context_length: frames that are given and not scored.
             lengths: ``(batch,)`` whole numbers: frames of each sequence that count.
+            context: covariates of all frames, ``(batch, context_length + T, features)``.
 
         Raises:
             ValueError: for another shape, too few frames, lengths out of range, values that are
@@ -62,7 +69,7 @@ class SequenceBatch(NamedTuple):
             check_lengths(lengths, batch, context_length + 1, total)
             mask = torch.arange(context_length, total, device=x.device) < lengths[:, None]
             check_padding(x[:, context_length:], mask)
-        return cls(history, x[:, context_length:], mask)
+        return cls(history, x[:, context_length:], mask, context)
 
     @property
     def size(self) -> int:
@@ -106,9 +113,11 @@ class SequenceModel(OldNames, nn.Module):
         frame_shape: ``(C, H, W)`` or ``(D,)``.
         flow: a transform across time of frames, or a chain of them.
         context_length: frames that are given; by default as many as the flow cannot score.
+        context_features: size of covariates that are known of every frame in advance.
 
     Attributes:
         eps_size: N(0, I) numbers that a step takes; 0 in a model without steps.
+        has_density: whether frames are real numbers; otherwise they have probabilities.
 
     Raises:
         ValueError: for a flow of other frames, or a context that is too short for it.
@@ -119,6 +128,7 @@ class SequenceModel(OldNames, nn.Module):
 
     plate_name = "sequence"
     eps_size: int = 0
+    has_density: bool = True  # of frames of real numbers; not so, frames have probabilities
 
     def __init__(
         self,
@@ -126,6 +136,7 @@ class SequenceModel(OldNames, nn.Module):
         *,
         flow: TemporalTransform | None = None,
         context_length: int | None = None,
+        context_features: int = 0,
     ) -> None:
         super().__init__()
         if flow is not None:
@@ -133,6 +144,9 @@ class SequenceModel(OldNames, nn.Module):
         self.frame_shape = tuple(frame_shape)
         self.context_length = check_context(flow, context_length)
         self.flow = flow
+        if context_features < 0:
+            raise ValueError(f"context_features must not be negative, got {context_features}")
+        self.context_features = context_features
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -140,7 +154,13 @@ class SequenceModel(OldNames, nn.Module):
         return ()
 
     def forward(
-        self, x: Tensor | None = None, *, horizon: int = 0, lengths: Tensor | None = None
+        self,
+        x: Tensor | None = None,
+        *,
+        horizon: int = 0,
+        lengths: Tensor | None = None,
+        context: Tensor | None = None,
+        covariates: Tensor | None = None,
     ) -> Tensor | None:
         """p(x, z), and the frames that follow.
 
@@ -148,6 +168,10 @@ class SequenceModel(OldNames, nn.Module):
             x: ``(batch, T, *frame_shape)``; ``None`` to sample from nothing.
             horizon: frames to sample after ``x``.
             lengths: ``(batch,)`` whole numbers: frames of each sequence that count.
+            context: covariates of all frames, those to come too,
+                ``(batch, T + horizon, context_features)``.
+            covariates: the same, under the name that goes through Pyro's handlers, ``SVI`` and
+                ``Predictive``, which have an argument ``context`` of their own.
 
         Returns:
             the future frames ``(*batch, horizon, *frame_shape)``, ``None`` without horizon.
@@ -156,10 +180,23 @@ class SequenceModel(OldNames, nn.Module):
             ValueError: as :meth:`batch` does; for no ``x`` and no horizon.
         """
         register(self)
+        x = None if x is None else as_frames(x, self, lengths=lengths)
+        lengths = as_lengths(lengths)
         check_horizon(x, horizon, lengths)
-        with self.plate(x):
-            z = None if x is None else self.joint(self.batch(x, lengths))
-            return self.future(x, z, horizon) if horizon else None
+        context = context if covariates is None else covariates
+        if horizon:  # without one they are those of the batch, which checks them
+            context = as_context(context, self, x, horizon)
+        with weights_drawn(self), self.plate(x):
+            z = None
+            if x is not None:
+                past = context
+                if horizon and context is not None:
+                    past = context[:, : x.shape[1]]
+                z = self.joint(self.batch(x, lengths, past))
+            if not horizon:
+                return None
+            known = {} if context is None else {"context": context}
+            return self.future(x, z, horizon, **known)
 
     def plate(self, x: Tensor | None) -> Any:
         """The plate over sequences; over one where they are sampled from nothing."""
@@ -167,12 +204,24 @@ class SequenceModel(OldNames, nn.Module):
             check_shape(x, self.frame_shape)
         return pyro.plate(self.plate_name, 1 if x is None else len(x), dim=-1)
 
-    def batch(self, x: Tensor, lengths: Tensor | None = None) -> SequenceBatch:
+    def batch(
+        self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None
+    ) -> SequenceBatch:
         """Check ``x`` and split off the frames that are given; see :meth:`SequenceBatch.of`."""
         restore(self)
         return SequenceBatch.of(
-            x, frame_shape=self.frame_shape, context_length=self.context_length, lengths=lengths
+            as_frames(x, self, lengths=lengths),
+            frame_shape=self.frame_shape,
+            context_length=self.context_length,
+            lengths=as_lengths(lengths),
+            context=as_context(context, self, x),
         )
+
+    def observe(self, distribution: dist.TorchDistribution, targets: Tensor) -> None:
+        """Observe the frames that are scored at the site ``x``."""
+        if has_random_weights(self):
+            with_weights_of_now(distribution, targets)
+        pyro.sample("x", distribution, obs=targets)
 
     # what a model defines ---------------------------------------------------------------
 
@@ -180,11 +229,13 @@ class SequenceModel(OldNames, nn.Module):
         """Sample the latents, observe the frames that are scored, and give the latents."""
         raise NotImplementedError
 
-    def future(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+    def future(
+        self, x: Tensor | None, z: Tensor | None, horizon: int, context: Tensor | None = None
+    ) -> Tensor:
         """Sample ``x_future``, the frames that follow ``x`` and its latents."""
         raise NotImplementedError
 
-    def given(self, x: Tensor) -> Any:
+    def given(self, x: Tensor, context: Tensor | None = None) -> Any:
         """Look at frames ``(batch, T, *frame_shape)`` once; give what the model keeps of them."""
         raise self._without_steps()
 
@@ -200,8 +251,14 @@ class SequenceModel(OldNames, nn.Module):
         """
         raise self._without_steps()
 
-    def step(self, eps: Tensor, state: Any) -> tuple[Simulated, Any]:
-        """Make the next frame, and the state after it, from draws ``(*batch, eps_size)``."""
+    def step(self, eps: Tensor, state: Any, context: Tensor | None = None) -> tuple[Simulated, Any]:
+        """Make the next frame, and the state after it, from draws ``(*batch, eps_size)``.
+
+        Args:
+            eps: N(0, I) for samples of the model.
+            state: from :meth:`initial_state` or the step before.
+            context: covariates of the frame, ``(*batch, context_features)``.
+        """
         raise self._without_steps()
 
     def _without_steps(self) -> TypeError:
@@ -212,18 +269,23 @@ class SequenceModel(OldNames, nn.Module):
 
 
 @renamed_keyword("noise", "eps")
-def simulate(model: SequenceModel, eps: Tensor, state: Any) -> Simulated:
+def simulate(
+    model: SequenceModel, eps: Tensor, state: Any, context: Tensor | None = None
+) -> Simulated:
     """Make the frames (and latents) that follow a state, at a cost per frame that does not grow.
 
     Args:
         model: a model with steps.
         eps: ``(*batch, horizon, eps_size)``, N(0, I) for samples of the model.
         state: from :meth:`SequenceModel.initial_state`.
+        context: covariates of the frames to come, ``(batch, horizon, context_features)``.
     """
     steps = []
-    for entry in eps.unbind(-2):
-        frame, state = model.step(entry, state)
-        steps.append(frame)
+    with single_steps():
+        for t, entry in enumerate(eps.unbind(-2)):
+            known = {} if context is None else {"context": context[..., t, :]}
+            frame, state = model.step(entry, state, **known)
+            steps.append(frame)
     x = torch.stack([step.x for step in steps], eps.ndim - 2)
     latents = [step.z for step in steps if step.z is not None]
     return Simulated(x, torch.stack(latents, -2) if latents else None)
@@ -256,6 +318,24 @@ def context_length(program: Any) -> int:
     That of a Pyro program of the user's own is its attribute of this name, or 0.
     """
     return int(getattr(program, "context_length", 0))
+
+
+def takes_context(flow: nn.Module) -> bool:
+    """Tell whether a conditioner of the flow takes covariates."""
+    return any(getattr(part, "context_features", 0) for part in flow.modules())
+
+
+def seen_by_flow(program: Any, context: Tensor | None) -> Tensor | None:
+    """Give the covariates to a program's flow that takes any, else ``None``."""
+    flow = flow_of(program)
+    if context is None or flow is None or not takes_context(flow):
+        return None
+    return context
+
+
+def context_features(program: Any) -> int:
+    """Number of covariates of each frame that a program takes."""
+    return int(getattr(program, "context_features", 0))
 
 
 def flow_of(program: Any) -> TemporalTransform | None:

@@ -6,12 +6,19 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor
 
+from pyro_afslvm.utils.tracing import checks_values
+
 
 def check_shape(x: Tensor, frame_shape: tuple[int, ...]) -> None:
     """Refuse anything but a batch of sequences of such frames."""
     if x.ndim != 2 + len(frame_shape) or x.shape[2:] != frame_shape:
         expected = ", ".join(["batch", "time", *map(str, frame_shape)])
         raise ValueError(f"expected x of shape ({expected}), got {tuple(x.shape)}")
+    if x.is_meta and is_validation_enabled():
+        raise ValueError(
+            "x is on the meta device, which has no values for the distributions to check: "
+            "pyro.enable_validation(False)"
+        )
     if not x.shape[0]:
         raise ValueError(f"expected at least 1 sequence, got x of shape {tuple(x.shape)}")
 
@@ -23,21 +30,41 @@ def check_values(x: Tensor, frame_shape: tuple[int, ...]) -> None:
             f"expected frames as floating point numbers, got {x.dtype}: dequantize 0..255 "
             "pixels first, see pyro_afslvm.data.GaussianDequantization"
         )
-    if not is_validation_enabled():
+    if not checks_values(x):
         return
     largest = float(x.detach().abs().max())  # NaN and Inf survive a maximum
     if not math.isfinite(largest):
-        raise ValueError("x holds NaN or Inf; expected finite values")
-    if len(frame_shape) == 3 and largest > 16.0:
+        raise ValueError(f"x holds NaN or Inf; expected finite values{_padded(x)}")
+    if len(frame_shape) == 3 and 16.0 < largest <= 255.0 and _is_pixels(x.detach()):
         raise ValueError(
-            f"x reaches {largest:g}; expected pixels near [0, 1], not 0..255: dequantize 8-bit "
-            "ones, see pyro_afslvm.data.GaussianDequantization, and standardize others"
+            f"x reaches {largest:g} in whole numbers; expected pixels near [0, 1], not 0..255: "
+            "dequantize them, see pyro_afslvm.data.GaussianDequantization"
         )
+
+
+def _is_pixels(x: Tensor) -> bool:
+    """Tell whether all values are whole numbers from zero on, as those of 8-bit pixels."""
+    return bool((x >= 0).all()) and bool((x == x.round()).all())
+
+
+def _padded(x: Tensor) -> str:
+    """Say what it is if nothing but the ends of sequences is not finite."""
+    if x.shape[1] < 2:
+        return ""
+    missing = x.flatten(2).isnan().all(-1)  # (batch, T)
+    ends = missing.flip(1).cumprod(1).flip(1).bool()
+    alone = not bool((~x.flatten(2).isfinite()).any(-1)[~ends].any())
+    if not alone or not bool(ends.any()):
+        return ""
+    return (
+        f": the last frames of {int(ends.any(1).sum())} of {len(x)} sequences are NaN, which looks "
+        "like padding; pass `lengths=`, the frames of each that count"
+    )
 
 
 def check_padding(values: Tensor, mask: Tensor) -> None:
     """Refuse padding so large that its gradient, which is multiplied by zero, is infinite."""
-    if not is_validation_enabled():
+    if not checks_values(values):
         return
     outside = mask.reshape(*mask.shape, *[1] * (values.ndim - 2))
     largest = float(values.detach().masked_fill(outside, 0.0).abs().max())
@@ -50,7 +77,7 @@ def check_lengths(lengths: Tensor, batch: int, shortest: int, longest: int) -> N
     kind = lengths.dtype
     if lengths.shape != (batch,) or kind.is_floating_point or kind == torch.bool:
         raise ValueError(f"expected {batch} whole lengths, got {tuple(lengths.shape)} of {kind}")
-    if not is_validation_enabled():
+    if not checks_values(lengths):
         return
     low, high = int(lengths.min()), int(lengths.max())
     if low < shortest or high > longest:

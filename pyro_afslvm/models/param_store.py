@@ -41,6 +41,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_afslvm.utils.tracing import is_traced
+
 
 class _Entry:
     """The name of a living module, and what it has put into the store."""
@@ -69,6 +71,19 @@ class _Entry:
         )
 
 
+class _Unconstrained:
+    """What Pyro leaves on a parameter, a weak reference to itself, that can be pickled with it."""
+
+    def __init__(self, parameter: nn.Parameter | None = None) -> None:
+        self._parameter = None if parameter is None else weakref.ref(parameter)
+
+    def __call__(self) -> nn.Parameter | None:
+        return None if self._parameter is None else self._parameter()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Unconstrained, ()  # Pyro sets it anew when the parameter is next used
+
+
 _entries: "weakref.WeakKeyDictionary[nn.Module, _Entry]" = weakref.WeakKeyDictionary()
 _living: dict[str, _Entry] = {}
 
@@ -91,6 +106,7 @@ def register(module: nn.Module) -> None:
             if params.get(name) is not parameter:
                 _put(entry, name, parameter)
             pyro.param(name)
+            parameter.unconstrained = _Unconstrained(parameter)  # type: ignore[attr-defined]
     entry.size = len(params)
 
 
@@ -102,6 +118,8 @@ def restore(module: nn.Module) -> None:
         ValueError: if it was loaded for modules of this class, but not for this one, or if
             which of several is for this one cannot be told.
     """
+    if is_traced():  # what is loaded belongs to a run, not to its graph
+        return
     entry = _entries.get(module)
     if entry is not None and entry.is_up_to_date:
         return
@@ -172,6 +190,8 @@ def _name(module: nn.Module) -> str:
 
 def _unused(name: str) -> str:
     """This name, or another where a module that is alive has it."""
+    if name in _living:
+        gc.collect()  # one in a circle of references only seems to be
     return name if name not in _living else f"{name}_{secrets.token_hex(3)}"
 
 

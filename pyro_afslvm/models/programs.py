@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -39,6 +40,13 @@ def one_line_errors() -> Iterator[None]:
         if not table:
             raise
         raise ValueError(reason) from None
+
+
+def given_context(program: Any, context: Any) -> Any:
+    """Give a program its covariates, whatever else it is called with; ``None`` leaves it alone."""
+    if context is None or program is None:
+        return program
+    return partial(program, covariates=context)
 
 
 def no_guide(*_: Any, **__: Any) -> None:

@@ -46,9 +46,9 @@ class ConvEncoder(nn.Module):
         frame_shape: ``(C, H, W)``, multiples of a power of two; 16, 32, 64 and 128 do.
         features: size of the result; the paper's is 128.
         width: channels after the first halving; they double up to eightfold.
-        norm: ``"batch"`` (the paper's recipes), ``"group"`` or ``None``.
+        norm: ``"batch"`` (the paper's recipes), ``"batch_per_step"``, ``"group"`` or ``None``.
 
-    Source: Marino et al., Appendix B.2.
+    Source: Marino et al., Appendix B.
 
     >>> import torch
     >>> ConvEncoder((1, 32, 32), features=10, width=8)(torch.rand(2, 5, 1, 32, 32)).shape
@@ -88,7 +88,8 @@ class ConvDecoder(nn.Module):
         norm: as in :class:`ConvEncoder`.
         location: ``"sigmoid"`` keeps the location in [0, 1], for frames without a flow.
 
-    Source: Marino et al., Appendix B.2; the log-scale is clamped to [-15, 5].
+    Source: Marino et al., Appendix B; the sigmoid and the clamp of the log-scale to [-15, 5] are
+    those of the authors' first implementation.
 
     >>> import torch
     >>> location, scale = ConvDecoder(6, (1, 32, 32), width=8)(torch.randn(2, 5, 6))

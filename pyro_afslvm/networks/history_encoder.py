@@ -39,6 +39,8 @@ class HistoryEncoder(nn.Module):
     torch.Size([5, 10, 8])
     """
 
+    sees_frames = False  # but the noise y of a flow
+
     def __init__(self, encoder: nn.Module, *, hidden: int = 0) -> None:
         super().__init__()
         size: int = encoder.features  # type: ignore[assignment]
@@ -47,20 +49,22 @@ class HistoryEncoder(nn.Module):
         self.lstm = nn.LSTM(size, hidden, batch_first=True) if hidden else None
         self.features = hidden or size
 
-    def forward(self, y: Tensor) -> Tensor:
+    def forward(self, y: Tensor, history: Tensor | None = None) -> Tensor:
         """Summarize the frames before each: ``(*batch, T, *frame) -> (*batch, T, features)``.
 
-        Entry t sees the frames before t only.
+        Entry t sees the frames before t only, and none of a history.
         """
         length, batch = self._time(y)
         return self._run(self._codes(y.narrow(len(batch), 0, length - 1), batch), None)[0]
 
-    def initial_state(self, batch_shape: torch.Size) -> HistoryState:
+    def initial_state(
+        self, batch_shape: torch.Size, *, history: Tensor | None = None
+    ) -> HistoryState:
         """Give the state for the first frame."""
         summary, hidden = self._run(self._codes(None, batch_shape), None)
         return HistoryState(summary[..., -1, :], hidden)
 
-    def absorb(self, y: Tensor) -> tuple[Tensor, HistoryState]:
+    def absorb(self, y: Tensor, history: Tensor | None = None) -> tuple[Tensor, HistoryState]:
         """Summarize as :meth:`forward`; give the state for the frame after the last too."""
         summary, hidden = self._run(self._codes(y, self._time(y)[1]), None)
         return summary[..., :-1, :], HistoryState(summary[..., -1, :], hidden)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Literal, cast
 
 import torch
@@ -12,15 +13,32 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint
 
-Norm = Literal["batch", "group"] | None
+from pyro_afslvm.utils.tracing import is_wrapped
+
+Norm = Literal["batch", "batch_per_step", "group"] | None
 FEW_CHANNELS = 4
+
+_steps_apart: ContextVar[bool] = ContextVar("steps_apart", default=True)
 
 
 def on_frames(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
-    """Apply a network of single frames to ``(*batch, *frame)`` as one flat batch."""
+    """Apply a network of single frames to ``(*batch, *frame)`` as one flat batch.
+
+    In training a network with :class:`StepBatchNorm` is applied to one time step after the other,
+    where ``x`` has more batch dimensions than one: time is then the last of them.
+    """
+    if _has_steps(network, x, frame_dims):
+        time = x.ndim - frame_dims - 1
+        return torch.stack(
+            [_as_one_batch(network, step, frame_dims) for step in x.unbind(time)], time
+        )
+    return _as_one_batch(network, x, frame_dims)
+
+
+def _as_one_batch(network: nn.Module, x: Tensor, frame_dims: int) -> Tensor:
     batch = x.shape[: x.ndim - frame_dims]
     flat = x.reshape(-1, *x.shape[x.ndim - frame_dims :])
-    if frame_dims == 3:
+    if frame_dims == 3 and not is_wrapped(flat):
         flat = flat.contiguous(memory_format=torch.channels_last)
     y = _recomputed(network, flat) if _recomputes(network) else network(flat)
     return y.reshape(*batch, *y.shape[1:])
@@ -80,15 +98,73 @@ def _still_statistics(network: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's group norm, under ``vmap`` too, for which torch's own has no rule."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not is_wrapped(input):
+            return super().forward(input)
+        groups = input.reshape(len(input), self.num_groups, -1)
+        centred = groups - groups.mean(-1, keepdim=True)
+        scale = (centred.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        normed = (centred * scale).reshape(input.shape)
+        shape = (-1, *[1] * (input.ndim - 2))
+        return normed * self.weight.reshape(shape) + self.bias.reshape(shape)
+
+
+class StepBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose statistics, in training, are those of each time step by itself.
+
+    With time folded into the batch, as :class:`~torch.nn.BatchNorm2d` has it here, what comes of a
+    frame depends in training on all frames of the batch, the later ones too; this one couples the
+    sequences of a batch only, as does a network that is run frame by frame. The running statistics
+    move once for each step. In evaluation both are the same, and causal.
+
+    Raises:
+        ValueError: for a single sequence in training.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1:
+            raise ValueError(
+                "batch norm with statistics of each step needs at least 2 sequences in training"
+            )
+        return super().forward(x)
+
+
+@contextmanager
+def single_steps() -> Iterator[None]:
+    """Context in which networks are given frames of one time step, and no dimension is time."""
+    token = _steps_apart.set(False)
+    try:
+        yield
+    finally:
+        _steps_apart.reset(token)
+
+
+def _has_steps(network: nn.Module, x: Tensor, frame_dims: int) -> bool:
+    return (
+        getattr(network, "training", False)
+        and x.ndim - frame_dims > 1
+        and _steps_apart.get()
+        and any(isinstance(module, StepBatchNorm) for module in network.modules())
+    )
+
+
 def normalization(norm: Norm, channels: int) -> nn.Module:
-    """Batch norm, group norm in at most 8 groups of at least 4 channels, or nothing."""
+    """Batch norm, with or without steps apart, group norm in at most 8 groups, or nothing.
+
+    A group has at least 4 channels.
+    """
     if norm == "batch":
         return nn.BatchNorm2d(channels)
+    if norm == "batch_per_step":
+        return StepBatchNorm(channels)
     if norm == "group":
-        return nn.GroupNorm(math.gcd(8, max(1, channels // 4), channels), channels)
+        return GroupNorm(math.gcd(8, max(1, channels // 4), channels), channels)
     if norm is None:
         return nn.Identity()
-    raise ValueError(f"norm must be 'batch', 'group' or None, got {norm!r}")
+    raise ValueError(f"norm must be 'batch', 'batch_per_step', 'group' or None, got {norm!r}")
 
 
 class Rectifier(nn.Module):
@@ -155,7 +231,7 @@ class PixelProjection(nn.ConvTranspose2d):
         bias = cast(Tensor, self.bias).repeat_interleave(math.prod(size))
         y = functional.linear(x.flatten(1), self.weight.flatten(1).T, bias)  # (N, C' H W)
         y = y.view(len(x), self.out_channels, *size)
-        return y.contiguous(memory_format=torch.channels_last)
+        return y if is_wrapped(y) else y.contiguous(memory_format=torch.channels_last)
 
 
 class WindowConvolution(nn.Conv2d):

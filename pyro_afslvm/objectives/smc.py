@@ -9,9 +9,12 @@ from torch import Tensor
 from pyro_afslvm.guides import ForwardGuide
 from pyro_afslvm.guides.base import check_guide
 from pyro_afslvm.models.base import SequenceBatch
+from pyro_afslvm.models.inputs import as_frames, as_lengths
 from pyro_afslvm.models.param_store import restore
 from pyro_afslvm.models.slvm import SLVM
+from pyro_afslvm.networks.layers import single_steps
 from pyro_afslvm.transforms import ConditionedTemporalTransform
+from pyro_afslvm.utils.precision import widened, widest
 from pyro_afslvm.utils.trees import map_tensors
 
 
@@ -48,6 +51,7 @@ def smc(
     num_particles: int = 64,
     resample_below: float = 0.5,
     lengths: Tensor | None = None,
+    context: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> ParticleEvidence:
     r"""Particle filter with the guide as proposal: its evidence is unbiased, its log a bound.
@@ -69,6 +73,7 @@ def smc(
         resample_below: effective particles over K below which they are resampled; 0 never
             does, which is importance sampling, 1 always does.
         lengths: ``(batch,)``.
+        context: covariates, ``(batch, T, context_features)``.
         generator: of the proposals' N(0, I) draws and of resampling, on the device of ``x``; an
             iterative guide draws for its updates from torch's own.
 
@@ -80,10 +85,11 @@ def smc(
     Johansen, *A Tutorial on Particle Filtering and Smoothing*.
     """
     check_filter(model, guide, num_particles, resample_below)
+    x, lengths = as_frames(x, model, guide, lengths=lengths), as_lengths(lengths)
     restore(guide)
-    batch = model.batch(x, lengths)
-    y, context = model.to_noise(batch), guide.context(batch)
-    past = None if model.memory is None else model.memory(y)
+    batch = model.batch(x, lengths, context)
+    y, features = model.to_noise(batch), guide.context(batch)
+    past = model.past(batch)
     log_det = _log_det(model, batch)
     particles = start(model, guide, num_particles, batch.size, like=y)
     found = []
@@ -91,7 +97,7 @@ def smc(
         alive = None if batch.mask is None else batch.mask[:, t]
         eps = draw(model, num_particles, y[:, t], generator)
         filtered, particles = advance(
-            model, guide, particles, y[:, t], context[:, t], _at(past, t), eps, alive=alive
+            model, guide, particles, y[:, t], features[:, t], _at(past, t), eps, alive=alive
         )
         particles = resample(particles, filtered, resample_below, generator, alive=alive)
         found.append((filtered.log_likelihood - log_det[:, t], filtered.effective_size))
@@ -102,7 +108,7 @@ def smc(
 def start(model: SLVM, guide: ForwardGuide, size: int, batch: int, *, like: Tensor) -> Particles:
     """Weigh particles equally before the first frame."""
     shape = torch.Size((size, batch))
-    weights = torch.full(shape, -math.log(size), dtype=torch.float64, device=like.device)
+    weights = torch.full(shape, -math.log(size), dtype=widest(like.device), device=like.device)
     prior = model.prior.initial_state(shape)
     return Particles(weights, prior, guide.initial_state(shape))
 
@@ -136,9 +142,10 @@ def advance(
         eps: from :func:`draw`.
         alive: ``(batch,)``, false where the sequence has ended.
     """
-    z, log_q, posterior = guide.step(eps, particles.posterior, context=context)
-    log_p, prior = model.log_prob_step(y, z, particles.prior, past)
-    log_ratio = (log_p.y + log_p.z - log_q).double()
+    with single_steps():
+        z, log_q, posterior = guide.step(eps, particles.posterior, context=context)
+        log_p, prior = model.log_prob_step(y, z, particles.prior, past)
+    log_ratio = widened(log_p.y + log_p.z - log_q)
     if alive is not None:
         log_ratio = log_ratio.masked_fill(~alive, 0.0)
     unnormalized = particles.log_weights + log_ratio
@@ -194,10 +201,10 @@ def systematic(log_weights: Tensor, generator: torch.Generator | None = None) ->
     """
     size, batch = log_weights.shape
     shift = torch.rand(
-        batch, 1, generator=generator, dtype=torch.float64, device=log_weights.device
+        batch, 1, generator=generator, dtype=widest(log_weights.device), device=log_weights.device
     )
     places = (torch.arange(size, device=shift.device) + shift) / size  # (batch, K)
-    edges = log_weights.detach().double().exp().cumsum(0).T.contiguous()
+    edges = widened(log_weights.detach()).exp().cumsum(0).T.contiguous()
     edges = edges / edges[:, -1:]
     return torch.searchsorted(edges, places, right=True).clamp(max=size - 1).T
 
@@ -219,11 +226,11 @@ def check_filter(model: Any, guide: Any, num_particles: int, resample_below: flo
 def _log_det(model: SLVM, batch: SequenceBatch) -> Tensor:  # (batch, T)
     x = batch.targets
     if model.flow is None:
-        return x.new_zeros(x.shape[:2], dtype=torch.float64)
+        return x.new_zeros(x.shape[:2], dtype=widest(x.device))
     transform: ConditionedTemporalTransform = model.flow.condition(
-        history=batch.history, mask=batch.mask
+        history=batch.history, context=model.of_flow(batch.context), mask=batch.mask
     )
-    return transform.log_scale(x).flatten(2).sum(-1).double()
+    return widened(transform.log_scale(x).flatten(2).sum(-1))
 
 
 def _at(past: Tensor | None, t: int) -> Tensor | None:

@@ -9,7 +9,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.distributions import log_prob_per_step
-from pyro_afslvm.models.programs import one_line_errors
+from pyro_afslvm.models.inputs import as_frames, as_lengths
+from pyro_afslvm.models.programs import given_context, one_line_errors
+from pyro_afslvm.objectives.importance import check_guided
 
 
 class BoundTerms(NamedTuple):
@@ -31,6 +33,7 @@ def bound_terms(
     *,
     num_particles: int = 1,
     lengths: Tensor | None = None,
+    context: Tensor | None = None,
 ) -> BoundTerms:
     """Evaluate the terms of the bound with samples from the guide.
 
@@ -41,11 +44,14 @@ def bound_terms(
         x: ``(batch, T, *frame_shape)``.
         num_particles: samples from the guide.
         lengths: ``(batch,)``.
+        context: covariates, ``(batch, T, context_features)``.
 
     Source: Marino et al., Eq. 20.
     """
     if num_particles < 1:
         raise ValueError(f"expected at least 1 particle, got {num_particles}")
+    x, lengths = as_frames(x, model, guide, lengths=lengths), as_lengths(lengths)
+    model, guide = given_context(model, context), given_context(guide, context)
     with one_line_errors():
         samples = [_terms(model, guide, x, lengths) for _ in range(num_particles if guide else 1)]
     return BoundTerms(*(torch.stack(term) for term in zip(*samples, strict=True)))
@@ -58,18 +64,53 @@ def _terms(
     lengths: Tensor | None,
 ) -> BoundTerms:
     if guide is None:
-        observed: Any = poutine.trace(model).get_trace(x, lengths=lengths).nodes["x"]
+        trace = poutine.trace(model).get_trace(x, lengths=lengths)
+        check_guided(poutine.Trace(), trace)
+        observed: Any = trace.nodes["x"]
         log_likelihood = log_prob_per_step(observed["fn"], observed["value"])
         return BoundTerms(log_likelihood, torch.zeros_like(log_likelihood))
     posterior = poutine.trace(guide).get_trace(x, lengths=lengths)
     joint = poutine.trace(poutine.replay(model, trace=posterior)).get_trace(x, lengths=lengths)
+    check_guided(posterior, joint)
     observed = joint.nodes["x"]
     log_likelihood = log_prob_per_step(observed["fn"], observed["value"])
     kl = torch.zeros_like(log_likelihood)
+    _check_steps(posterior, joint)
     for site in posterior.stochastic_nodes:
         q: Any = posterior.nodes[site]
         p: Any = joint.nodes[site]
         if site_is_subsample(q):  # a plate
             continue
-        kl = kl + log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
+        kl = kl + _ratio_per_step(site, q, p, kl.shape)
     return BoundTerms(log_likelihood, kl)
+
+
+def _ratio_per_step(site: str, q: Any, p: Any, shape: torch.Size) -> Tensor:
+    """log q - log p of a latent at each step.
+
+    Raises:
+        TypeError: for a latent of a whole sequence, which has no share at each step.
+    """
+    event = q["fn"].event_shape
+    if not event or event[0] != shape[-1]:
+        raise _no_steps(f"the latent '{site}' has {tuple(event)} entries and no steps in time")
+    return log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
+
+
+def _no_steps(reason: str) -> TypeError:
+    return TypeError(
+        f"no terms step by step: {reason}; "
+        "the bound of whole sequences is -Trace_ELBO().loss(model, guide, x)"
+    )
+
+
+def _check_steps(posterior: Any, joint: Any) -> None:
+    """Refuse a guide that makes a latent from others, whose density has no share at each step.
+
+    Raises:
+        TypeError: for such a guide.
+    """
+    for site in posterior.stochastic_nodes:
+        node = posterior.nodes[site]
+        if not site_is_subsample(node) and site not in joint.nodes:
+            raise _no_steps(f"the guide's site '{site}' is none of the model's")

@@ -5,11 +5,13 @@ the width they have on a page (96 pixels an inch), so that text has one size eve
 """
 
 from pyro_afslvm.plots.animation import animation as animation
+from pyro_afslvm.plots.checks import blank_after as blank_after
 from pyro_afslvm.plots.curves import Curves as Curves
 from pyro_afslvm.plots.curves import motivating_example as motivating_example
 from pyro_afslvm.plots.curves import training_curves as training_curves
 from pyro_afslvm.plots.film import FlowLevel as FlowLevel
 from pyro_afslvm.plots.film import FlowStep as FlowStep
+from pyro_afslvm.plots.film import MomentStep as MomentStep
 from pyro_afslvm.plots.film import flow_figure as flow_figure
 from pyro_afslvm.plots.film import frame_strip as frame_strip
 from pyro_afslvm.plots.images import image_grid as image_grid
@@ -22,7 +24,9 @@ __all__ = [
     "Curves",
     "FlowLevel",
     "FlowStep",
+    "MomentStep",
     "animation",
+    "blank_after",
     "flow_figure",
     "flow_lines",
     "forecast_lines",

@@ -28,7 +28,7 @@ def animation(
 
     Args:
         panels: label to one sequence ``(T, C, H, W)``, or to several ``(N, T, C, H, W)``,
-            which are drawn below one another; values in [0, 1], C = 1 or 3.
+            which are drawn below one another; values in [0, 1], NaN white.
         context: how many frames were given.
         fps: frames per second; the last frame stays a second longer.
         size: least height of a frame in pixels.
@@ -62,7 +62,7 @@ def _enlarged(label: str, panel: Array, size: int) -> Array:  # -> (N, T, H', W'
     panel = np.asarray(panel)
     sequences = panel if panel.ndim == 5 else panel[None]
     pixels = np.stack([np.moveaxis(as_frames(label, frames), 1, -1) for frames in sequences])
-    grey = np.rint(np.clip(np.nan_to_num(pixels), 0, 1) * 255).astype(np.uint8)
+    grey = np.rint(np.clip(np.nan_to_num(pixels, nan=1.0), 0, 1) * 255).astype(np.uint8)
     factor = -(-size // pixels.shape[2])
     large = grey.repeat(factor, axis=2).repeat(factor, axis=3)
     return np.broadcast_to(large, (*large.shape[:-1], 3))

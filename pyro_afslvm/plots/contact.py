@@ -31,16 +31,10 @@ def contact_sheet(sequences: Mapping[str, Array], *, low: float, high: float) ->
         return _lines(sequences)
     shown = np.unique(np.linspace(0, len(first) - 1, _COLUMNS).round().astype(int))
     rows = {
-        label: (_channels(frames[shown]) - low) / max(high - low, 1e-30)
+        label: (np.asarray(frames[shown], dtype=np.float64) - low) / max(high - low, 1e-30)
         for label, frames in sequences.items()
     }
     return frame_strip(rows, times=[int(time) + 1 for time in shown])
-
-
-def _channels(frames: Array) -> Array:
-    """Frames as a picture shows them: other than three channels, only the first."""
-    frames = np.asarray(frames, dtype=np.float64)
-    return frames if frames.shape[1] == 3 else frames[:, :1]
 
 
 @rc_context(STYLE)

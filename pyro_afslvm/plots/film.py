@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -25,8 +25,32 @@ class FlowStep(NamedTuple):
     scale: Array
     noise: Array
 
+    def until(self, length: int) -> "FlowStep":
+        """Cut to the first frames."""
+        return FlowStep(self.shift[:length], self.scale[:length], self.noise[:length])
+
 
 FlowLevel = FlowStep  # the name of releases before
+
+
+class MomentStep(NamedTuple):
+    """Mean and standard deviation of what a transform that is not affine makes of N(0, 1) noise.
+
+    Each ``(T, C, H, W)`` or ``(T, D)``; the probabilities of modes have one more axis at the end.
+    """
+
+    mean: Array
+    deviation: Array
+    noise: Array
+    modes: Array | None = None
+
+    def until(self, length: int) -> "MomentStep":
+        """Cut to the first frames."""
+        modes = None if self.modes is None else self.modes[:length]
+        return MomentStep(self.mean[:length], self.deviation[:length], self.noise[:length], modes)
+
+
+Step = FlowStep | MomentStep
 
 
 class _Row(NamedTuple):
@@ -37,17 +61,19 @@ class _Row(NamedTuple):
 
 @renamed_keyword("levels", "steps")
 @rc_context(STYLE)
-def flow_figure(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> Figure:
+def flow_figure(frames: Array, steps: Sequence[Step], *, first: int = 1) -> Figure:
     r"""Draw what a flow sees: frames, shift, scale and noise over time (the paper's Fig. 4).
 
     .. math:: x_t = \mu_t + \sigma_t \odot y_t
 
     A shift is drawn on the range of what it predicts, a scale on its own, noise
     symmetrically around zero; the ranges of scale and noise leave out the outer percent.
-    A scale of three channels is averaged over them.
+    A scale of three channels is averaged over them. Of a transform that is not affine mean and
+    standard deviation take the places of shift and scale, and of a mixture the probability of
+    each mode is drawn, from 0 to 1.
 
     Args:
-        frames: one sequence ``(T, C, H, W)`` in [0, 1], C = 1 or 3.
+        frames: one sequence ``(T, C, H, W)`` in [0, 1].
         steps: the transforms as applied from the frames towards the noise.
         first: time index of the first frame.
 
@@ -58,15 +84,31 @@ def flow_figure(frames: Array, steps: Sequence[FlowStep], *, first: int = 1) -> 
     low, high, tone = 0.0, 1.0, "gray"
     rows = [_row("frame $x_t$", frames, low, high, tone)]
     for number, step in enumerate(steps, 1):
-        shift, scale, noise = (as_frames(n, a, len(frames)) for n, a in step._asdict().items())
         mark = f"^{number}" if len(steps) > 1 else ""
-        rows.append(_row(rf"shift $\mu{mark}_t$", shift, low, high, tone))
-        scale = scale.mean(1, keepdims=True)
-        rows.append(_row(rf"scale $\sigma{mark}_t$", scale, *_range(scale), "viridis"))
+        middle, spread, noise = (
+            as_frames(name, array, len(frames))
+            for name, array in zip(step._fields[:3], step[:3], strict=True)
+        )
+        names = ("shift", "scale") if isinstance(step, FlowStep) else ("mean", "std. dev.")
+        rows.append(_row(rf"{names[0]} $\mu{mark}_t$", middle, low, high, tone))
+        spread = spread.mean(1, keepdims=True)
+        rows.append(_row(rf"{names[1]} $\sigma{mark}_t$", spread, *_range(spread), "viridis"))
+        rows += _modes(step, len(frames), mark)
         high = max(abs(bound) for bound in _range(noise))
         low, tone = -high, "PuOr_r"
         rows.append(_row(f"noise $y{mark}_t$", noise, low, high, tone))
     return _film(rows, range(first, first + len(frames)), bars=True)
+
+
+def _modes(step: Step, length: int, mark: str) -> list[_Row]:
+    """A row for the probability of each mode, averaged over channels."""
+    if isinstance(step, FlowStep) or step.modes is None:
+        return []
+    found = []
+    for k in range(step.modes.shape[-1]):
+        each = as_frames("modes", step.modes[..., k], length).mean(1, keepdims=True)
+        found.append(_row(rf"mode {k + 1} $\pi{mark}_t$", each, 0.0, 1.0, "magma"))
+    return found
 
 
 @rc_context(STYLE)
@@ -76,7 +118,7 @@ def frame_strip(
     """Draw labelled rows of frames over time, and mark where the given frames end.
 
     Args:
-        rows: label to frames ``(T, C, H, W)`` in [0, 1], all of one length.
+        rows: label to frames ``(T, C, H, W)`` in [0, 1], all of one length; NaN is white.
         context: how many of the frames were given; the others are predictions.
         times: the time index of each frame; 1, ..., T by default.
 
@@ -101,12 +143,13 @@ def _range(values: Array) -> tuple[float, float]:
 def _row(label: str, frames: Array, low: float, high: float, tone: str) -> _Row:
     """Paint ``(T, C, H, W)``: one channel by a colour map, three as red, green and blue."""
     grey = frames.shape[1] == 1
-    colours = ScalarMappable(cmap=tone if grey else "gray")
+    cmap = colormaps[tone if grey else "gray"].with_extremes(bad="white")
+    colours = ScalarMappable(cmap=cmap)
     colours.set_clim(low, high)
     if grey:
         painted = np.asarray(colours.cmap(colours.norm(frames[:, 0])))  # (T, H, W, 4)
         return _Row(label, painted[..., :3], colours)
-    pixels = np.clip(np.nan_to_num((frames - low) / (high - low)), 0, 1)
+    pixels = np.clip(np.nan_to_num((frames - low) / (high - low), nan=1.0), 0, 1)
     return _Row(label, np.moveaxis(pixels, 1, -1), colours)
 
 

@@ -17,7 +17,7 @@ def image_grid(panels: Mapping[str, Array], *, columns: int = 20) -> Figure:
     """Draw images in rows, those of one place in different panels below one another.
 
     Args:
-        panels: label and images ``(N, C, H, W)`` in [0, 1], C = 1 or 3, as many in each.
+        panels: label and images ``(N, C, H, W)`` in [0, 1], as many in each.
         columns: images in a row.
 
     Raises:
@@ -48,5 +48,6 @@ def image_grid(panels: Mapping[str, Array], *, columns: int = 20) -> Figure:
 def _row(images: Array, columns: int) -> Array:  # -> (H + gap, columns * (W + gap), 3)
     padded = np.pad(images, ((0, columns - len(images)), (0, 0), (0, _GAP), (0, _GAP)))
     padded[:, :, -_GAP:], padded[..., -_GAP:], padded[len(images) :] = 1, 1, 1  # white
+    padded = np.nan_to_num(padded, nan=1.0)
     row = np.concatenate(list(np.moveaxis(padded, 1, -1)), axis=1)
     return np.broadcast_to(row, (*row.shape[:2], 3))

@@ -5,18 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pyro_afslvm.runs.contents import RunContents, read_contents
+from pyro_afslvm.utils.files import shown
 
 
 def load_runs(folders: Sequence[Path]) -> list[RunContents]:
     """Read run folders, each with a label of its own.
 
     Raises:
-        ValueError: one line naming the file that is missing or cannot be read.
+        ValueError: one line naming the results that are missing or cannot be read.
     """
     if not folders:
         raise ValueError("expected at least one run folder, got none")
-    runs = [read_contents(Path(folder)) for folder in folders]
-    labels = _distinct([run.label for run in runs], [run.folder.name for run in runs])
+    runs = [read_contents(Path(folder), lenient=True) for folder in folders]
+    labels = _distinct([run.label for run in runs], [shown(run.folder.name) for run in runs])
     return [run._replace(label=label) for run, label in zip(runs, labels, strict=True)]
 
 

@@ -46,15 +46,20 @@ def curves(runs: Sequence[RunContents]) -> Picture | None:
 
 
 def flow(run: RunContents) -> Picture | None:
-    """Draw frames, shift, scale and noise of one test sequence; ``None`` without them."""
+    """Draw frames, shift, scale and noise of one test sequence; ``None`` without them.
+
+    Of a flow that is not affine mean and standard deviation take the places of shift and scale.
+    """
     steps = [*_flow_steps(run)]
     if "frames" not in run.pictures or not steps:
         return None
     frames = run.pictures["frames"][0]
     shown = _FLOW_VECTORS if frames.ndim == 2 else _FLOW_COLUMNS
     draw = plots.flow_lines if frames.ndim == 2 else plots.flow_figure
-    figure = draw(frames[:shown], [plots.FlowStep(*(a[:shown] for a in step)) for step in steps])
-    return _png(figure, f"{run.label}: frames, shift, scale and noise over time")
+    figure = draw(frames[:shown], [step.until(shown) for step in steps])
+    affine = all(isinstance(step, plots.FlowStep) for step in steps)
+    rows = "shift, scale" if affine else "mean, standard deviation"
+    return _png(figure, f"{run.label}: frames, {rows} and noise over time")
 
 
 def images(run: RunContents) -> Picture | None:
@@ -75,12 +80,12 @@ def rollout(run: RunContents) -> tuple[Picture | None, Picture] | None:
     about = f"{run.label}: truth and samples after {context} given frames"
     if truth.ndim == 3:
         return None, _png(plots.forecast_lines(truth[0], samples[:, 0], context=context), about)
-    panels = {"truth": truth}
+    panels = {"truth": plots.blank_after(truth, samples.shape[2], axis=1)}
     panels |= {f"sample {i}": sample for i, sample in enumerate(samples[:_SAMPLES], 1)}
     if len(samples) > 1:
         panels[f"mean of {len(samples)}"] = samples.mean(0)
     gif = plots.animation(panels, context=context)
-    shown = np.arange(0, truth.shape[1], -(-truth.shape[1] // _STRIP_COLUMNS))
+    shown = np.arange(0, samples.shape[2], -(-samples.shape[2] // _STRIP_COLUMNS))
     strip = plots.frame_strip(
         {label: panel[0, shown] for label, panel in panels.items()},
         context=int((shown < context).sum()),
@@ -97,8 +102,7 @@ def is_vectors(run: RunContents) -> bool:
 
 def _is_of_protocol(run: RunContents) -> bool:
     """Tell whether a run was trained under the dequantization it is reported for."""
-    training = run.settings.get("training")
-    trained = training.get("dequantization") if isinstance(training, dict) else None
+    trained = run.train_dequantization
     return trained is None or trained == run.protocol.get("noise")
 
 
@@ -110,13 +114,20 @@ def _curve(run: RunContents, column: str, kind: str) -> tuple[Array, Array]:
     return run.curves[column], run.curves[f"{kind}_nats_per_dim"]
 
 
-def _flow_steps(run: RunContents) -> Iterator[plots.FlowStep]:
+def _flow_steps(run: RunContents) -> Iterator[plots.FlowStep | plots.MomentStep]:
     """The transforms of the first sequence, from the frames towards the noise."""
     for number in count(1):
-        names = [f"{name}_{number}" for name in plots.FlowStep._fields]
-        if not all(name in run.pictures for name in names):
+        found = {
+            name.removesuffix(f"_{number}"): array[0]
+            for name, array in run.pictures.items()
+            if name.endswith(f"_{number}")
+        }
+        if set(plots.FlowStep._fields) <= found.keys():
+            yield plots.FlowStep(found["shift"], found["scale"], found["noise"])
+        elif {"mean", "deviation", "noise"} <= found.keys():
+            yield plots.MomentStep(**found)
+        else:
             return
-        yield plots.FlowStep(*(run.pictures[name][0] for name in names))
 
 
 def _png(figure: Figure, text: str) -> Picture:

@@ -1,8 +1,9 @@
 """Results in the form of the paper's Table 1, one table per comparable protocol."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from textwrap import fill
 from typing import Any, NamedTuple
 
@@ -13,12 +14,16 @@ from pyro_afslvm.data.dequantize import (
     UniformDequantization,
 )
 from pyro_afslvm.data.protocol import COMPARABLE
+from pyro_afslvm.metrics.uncertainty import FEWEST
+from pyro_afslvm.report import columns as made
+from pyro_afslvm.report.columns import CONDITIONAL, OTHER_NOISE, Cell, Grid
 from pyro_afslvm.runs.contents import RunContents
 from pyro_afslvm.utils.tables import table_text
 
 _WORDS = {
     "data": "data",
     "split": "split",
+    "windows": "crops of a sequence",
     "context_frames": "frames given",
     "scored_frames": "frames scored",
     "noise": "dequantization",  # the key of stored results
@@ -26,16 +31,11 @@ _WORDS = {
     "bound": "likelihood",
     "seed": "seed",
     "num_sequences": "sequences",
+    "units": "standard errors over",
 }
+_WINDOWS = {"all": "all that do not overlap", "one": "one"}
 EIGHT_BIT = GaussianDequantization.unit  # of a density over grey levels
 BINARY, PER_IMAGE = BinaryPixels.unit, "nats/image"
-
-
-class Cell(NamedTuple):
-    """A table's cell; ``best`` where no run of the column does better."""
-
-    text: str
-    best: bool = False
 
 
 class Table(NamedTuple):
@@ -45,19 +45,32 @@ class Table(NamedTuple):
     columns: list[str]
     rows: list[list[Cell]]
     notes: list[str]
+    correlations: Grid | None = None
 
     @property
     def caption(self) -> str:
-        """Name data and split."""
+        """Name data and split, and where they differ the frames that runs are scored on."""
         protocol = self.runs[0].protocol
-        return ", ".join(phrase(protocol.get(key)) for key in ("data", "split"))
+        named = [phrase(protocol.get(key)) for key in ("data", "split")]
+        return ", ".join(named + ([self.frames] if self.frames else []))
+
+    @property
+    def frames(self) -> str:
+        """The frames of a crop that are scored, counted from 1; nothing where all are the same."""
+        scored = {run.label: _frames(run.protocol) for run in self.runs}
+        return f"scored frames {_held(scored)}" if len({*scored.values()}) > 1 else ""
 
 
 def tables(runs: Sequence[RunContents]) -> list[Table]:
     """Group runs by protocol, in the order they come, and lay out a table for each group."""
     groups: dict[str, list[RunContents]] = {}
+    known: dict[str, str] = {}  # windows of runs that say so
     for run in runs:
-        groups.setdefault(_key(run.protocol), []).append(run)
+        if named := run.protocol.get("windows"):
+            known.setdefault(_key(run.protocol | {"windows": None}), named)
+    for run in runs:  # one of an earlier release did as the data do
+        windows = run.protocol.get("windows") or known.get(_key(run.protocol | {"windows": None}))
+        groups.setdefault(_key(run.protocol | {"windows": windows}), []).append(run)
     return [_table(group) for group in groups.values()]
 
 
@@ -97,60 +110,104 @@ def _table(runs: list[RunContents]) -> Table:
     """Lay out runs; bits under different protocols stand in columns of their own, as nats do."""
     unit, bits = nats_unit(runs[0].protocol), UniformDequantization.unit
     name, key = (PER_IMAGE, "nats_per_image") if unit == BINARY else (unit, "nats_per_dim")
-    columns = {
-        "model": [Cell(run.label) for run in runs],
-        f"{name} ↑": _column(runs, key, max),
-    }
+    nats = made.measured(runs, key, max, marks=lambda run: _marks(run, run.protocol))
+    columns = {"model": made.labels(runs), f"{name} ↑": nats}
+    best = max(runs, key=lambda run: run.number(key) or -math.inf)
+    if apart := made.differences(runs, key, best):
+        columns["Δ to best"] = apart
+    if whole := made.whole(runs, "whole_nats_per_dim"):
+        columns[f"{name} of all frames ↑"] = whole
     words = _protocol(runs, lambda run: run.protocol)
-    notes = [_note(name, words)]
+    notes = [_note(name, words), *_meanings(runs, best if apart else None)]
     discrete = {_key(run.protocol_bits): None for run in runs if run.protocol_bits}
     for number, protocol in enumerate(discrete, 1):
         name = bits + (f" ({number})" if len(discrete) > 1 else "")
         here = [run for run in runs if run.protocol_bits and _key(run.protocol_bits) == protocol]
-        columns[f"{name} ↓"] = _column(runs, "bits_per_dim", min, here)
+        columns[f"{name} ↓"] = made.measured(
+            runs, "bits_per_dim", min, here, marks=lambda run: _marks(run, run.protocol_bits or {})
+        )
+        if whole := made.whole(here, "whole_bits_per_dim"):
+            of = dict(zip([run.label for run in here], whole, strict=True))
+            cells = [of.get(run.label, Cell("–")) for run in runs]
+            columns[f"{name} of all frames ↓"] = cells
         differing = _protocol(here, lambda run: run.protocol_bits or {})
         notes.append(_note(name, differing, words))
-    columns["corr x → y"] = [Cell(_correlation(run)) for run in runs]
-    columns["parameters"] = [Cell(_count(run.number("parameters"))) for run in runs]
-    columns["training s"] = [Cell(_count(run.number("train_seconds"))) for run in runs]
-    rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    return Table(runs, list(columns), rows, notes)
+    columns["corr x → y"] = [Cell(made.arrow(run, "correlation")) for run in runs]
+    columns["parameters"] = [Cell(made.count(run.number("parameters"))) for run in runs]
+    columns["training s"] = [Cell(made.count(run.number("train_seconds"))) for run in runs]
+    correlations = made.correlations(runs)
+    notes += [*_noises(runs), *(_of_correlations(runs) if correlations else ())]
+    return Table(runs, *Grid.of(columns), notes, correlations)
 
 
-def _column(
-    runs: Sequence[RunContents],
-    key: str,
-    best: Callable[[Sequence[float]], float],
-    among: Sequence[RunContents] | None = None,
-) -> list[Cell]:
-    """Make a column of values and standard errors, of the runs ``among`` which share a protocol."""
-    among = runs if among is None else among
-    labels = {run.label for run in among}
-    values = [run.number(key) if run.label in labels else None for run in runs]
-    known = [value for value in values if value is not None]
-    record = best(known) if len(known) > 1 else None
-    errors = [run.number(f"{key}_error") for run in runs]
-    return [
-        Cell(_measured(value, error), value is not None and value == record)
-        for value, error in zip(values, errors, strict=True)
-    ]
+# what the numbers mean ----------------------------------------------------------------------
 
 
-def _measured(value: float | None, error: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+def _marks(run: RunContents, protocol: dict[str, Any]) -> str:
+    trained, scored = run.train_dequantization, protocol.get("noise")
+    other = trained is not None and trained in DEQUANTIZATIONS and trained != scored
+    return CONDITIONAL * _is_conditional(run) + OTHER_NOISE * other
 
 
-def _correlation(run: RunContents) -> str:
-    before, after = run.number("correlation_x"), run.number("correlation_y")
-    if before is None:
-        return "–"
-    return f"{before:.2f}" if after is None else f"{before:.2f} → {after:.2f}"
+def _is_conditional(run: RunContents) -> bool:
+    return run.number("whole_frames") is not None
 
 
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
+def _meanings(runs: Sequence[RunContents], best: RunContents | None) -> Iterator[str]:
+    if best is not None:
+        yield (
+            f"Δ to best: less the value of {best.label}, paired by "
+            f"{best.results.get('unit', 'sequence')}, of frames that may differ as said above"
+        )
+    conditional = [run for run in runs if _is_conditional(run)]
+    if conditional:
+        yield (
+            f"{CONDITIONAL} {', '.join(run.label for run in conditional)}: "
+            f"{_held({run.label: run.protocol['bound'] for run in conditional})}, as the paper "
+            "has it; alone they are no lower bound on the likelihood of the scored frames given "
+            "those before. The bound of all frames (their number in brackets) is one on them all"
+        )
+
+
+def _noises(runs: Sequence[RunContents]) -> Iterator[str]:
+    """Say of runs that are scored under another noise than they were trained on what that does."""
+    trained = {run.label: run.train_dequantization for run in runs}
+    gaussian = [run for run in runs if trained[run.label] == "gaussian" and run.protocol_bits]
+    if gaussian:
+        floors = {run.number("bits_per_dim_floor") for run in gaussian}
+        known = [f"{floor:.2f}" for floor in floors if floor is not None]
+        floor = known[0] if len({*known}) == 1 else "about 1.45 to 1.57"
+        yield (
+            f"{OTHER_NOISE} bits/dim of models trained on Gaussian noise have a floor of {floor} "
+            "bits/dim here, that of knowing every pixel: they are not comparable with those of the "
+            "literature, whose models are trained on uniform noise (--dequantization uniform)"
+        )
+    if any(name == "uniform" for name in trained.values()):
+        yield (
+            f"{OTHER_NOISE} nats/dim of models trained on uniform noise are under Gaussian noise "
+            "that they have not seen"
+        )
+
+
+def _of_correlations(runs: Sequence[RunContents]) -> Iterator[str]:
+    noise = {run.label: run.number("absolute_correlation_of_noise") for run in runs}
+    expected = {label: f"{value:.2f}" for label, value in noise.items() if value is not None}
+    white = f"; white noise has {_held(expected)}" if expected else ""
+    yield (
+        "Temporal correlation: Eq. 31 is a signed mean over pixels, of all frames that are scored; "
+        "the paper's Table 4 is of training sequences; mean |corr| is that of absolute values"
+        f"{white}; moving entries are those that change from a frame to the next"
+    )
+
+
+def _frames(protocol: dict[str, Any]) -> str:
+    given, scored = protocol.get("context_frames"), protocol.get("scored_frames")
+    if not isinstance(given, int) or not isinstance(scored, int):
+        return "unknown"
+    return f"{given + 1}–{given + scored}"
+
+
+# protocols in words -------------------------------------------------------------------------
 
 
 def _protocol(
@@ -162,7 +219,8 @@ def _protocol(
     stated = [
         key
         for key in keys
-        if key in COMPARABLE or (key != "versions" and any(key in p for p in protocols.values()))
+        if (key in COMPARABLE and key != "windows")
+        or (key != "versions" and any(p.get(key) is not None for p in protocols.values()))
     ]
     return [
         f"{_WORDS.get(key, _spaced(key))}: "
@@ -172,12 +230,21 @@ def _protocol(
 
 
 def _sequences(run: RunContents) -> dict[str, Any]:
-    name = "num_sequences"
-    return {name: run.results[name]} if name in run.results else {}
+    name, units = "num_sequences", run.number("num_units")
+    found = {name: run.results[name]} if name in run.results else {}
+    return found | ({} if units is None else {"units": _units(int(units), run.results["unit"])})
+
+
+def _units(number: int, unit: str) -> str:
+    several = f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
+    counted = f"{number} {unit if number == 1 else several}"
+    return counted if number >= FEWEST else f"none of fewer than {FEWEST} units, here {counted}"
 
 
 def _value(key: str, value: Any) -> str:
     words = phrase(value)
+    if key == "windows":
+        return _WINDOWS.get(words, "as the data have it")
     known = DEQUANTIZATIONS.get(words) if key == "noise" else None
     return words if known is None else f"{words}, x = {known.formula}"
 
@@ -213,4 +280,8 @@ def _plain(table: Table) -> str:
     width = max(len(rule), 60)
     caption = fill(table.caption, width)
     notes = [fill(note, width, subsequent_indent="  ") for note in table.notes]
-    return "\n".join([caption, rule, laid_out, rule, *notes])
+    more = []
+    if grid := table.correlations:
+        cells = [[cell.text for cell in row] for row in grid.rows]
+        more = [table_text(cells, head=grid.columns), rule]
+    return "\n".join([caption, rule, laid_out, rule, *more, *notes])

@@ -4,14 +4,22 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pyro.poutine as poutine
 import torch
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_afslvm.models.programs import no_guide
 from pyro_afslvm.moved import old_names
 from pyro_afslvm.objectives import log_prob_per_step
-from pyro_afslvm.objectives.importance import estimate, in_chunks, log_density, particle_traces
+from pyro_afslvm.objectives.importance import (
+    estimate,
+    in_chunks,
+    log_density,
+    particle_traces,
+    random_sites,
+    sum_of_others,
+)
+from pyro_afslvm.utils.precision import widened
 
 Program = Callable[..., Any]
 
@@ -19,7 +27,8 @@ Program = Callable[..., Any]
 class Draws(NamedTuple):
     """Draws from the guide, their log-densities in nats, in float64."""
 
-    latents: dict[str, Tensor]  # site: (draws, batch, T, size)
+    latents: dict[str, Tensor]  # site: (draws, batch, T, *event), or (draws, batch, *event)
+    in_time: frozenset[str]  # sites with a value for every scored frame
     step: Tensor  # log p(x_t | x_<t, z), (draws, batch, T)
     log_joint: Tensor  # log p(x, z), (draws, batch)
     log_q: Tensor  # log q(z | x), (draws, batch)
@@ -29,7 +38,7 @@ class Evidence(NamedTuple):
     """Estimates of log p(x) of each sequence from all particles of all draws."""
 
     log_evidence: Tensor  # (batch,)
-    error: Tensor  # standard error by the delta method, (batch,)
+    error: Tensor  # over repetitions, by the jackknife, (batch,)
     others: Tensor  # from the particles of the other draws, (draws, batch)
 
 
@@ -48,11 +57,14 @@ def draw(
     """
     if guide is None:
         exact = _draw(model, no_guide, x, 1, lengths)
-        terms = (term.expand(num_draws, *term.shape[1:]) for term in exact[1:])
-        return Draws({}, *terms)
+        terms = (term.expand(num_draws, *term.shape[1:]) for term in exact[2:])
+        return Draws({}, frozenset(), *terms)
     parts = [_draw(model, guide, x, size, lengths) for size in in_chunks(num_draws, chunk)]
     latents = {site: torch.cat([part.latents[site] for part in parts]) for site in parts[0].latents}
-    return Draws(latents, *(torch.cat(terms) for terms in list(zip(*parts, strict=True))[1:]))
+    scored = parts[0].step.shape[-1]
+    in_time = _in_time(guide, x, {s: z.shape[2:] for s, z in latents.items()}, scored, lengths)
+    terms = (torch.cat(term) for term in list(zip(*parts, strict=True))[2:])
+    return Draws(latents, in_time, *terms)
 
 
 def log_weights(
@@ -74,32 +86,61 @@ def evidence(*rounds: Tensor) -> Evidence:
     log_weights = torch.stack(rounds)
     particles, draws = log_weights.shape[:2]
     own = log_weights.logsumexp(0)
-    others = own if draws == 1 else _sum_of_others(own)
+    others = own if draws == 1 else sum_of_others(own)
     count = particles * max(1, draws - 1)
     return Evidence(*estimate(log_weights.flatten(0, 1)), others - math.log(count))
 
 
-def _sum_of_others(logs: Tensor) -> Tensor:
-    """Log of the sum over all entries but each, along the first dimension, without cancelling."""
-    nothing = torch.full_like(logs[:1], -math.inf)
-    before = torch.cat([nothing, logs.logcumsumexp(0)[:-1]])
-    after = torch.cat([logs.flip(0).logcumsumexp(0).flip(0)[1:], nothing])
-    return torch.logaddexp(before, after)
-
-
 def _draw(model: Program, guide: Program, x: Tensor, size: int, lengths: Tensor | None) -> Draws:
     q, p = particle_traces(model, guide, x, size=size, lengths=lengths)
-    sites: dict[str, Any] = {
-        name: q.nodes[name] for name in q.stochastic_nodes if not site_is_subsample(q.nodes[name])
-    }
     observed: Any = p.nodes["x"]
     step = log_prob_per_step(observed["fn"], observed["value"])
     return Draws(
-        {name: site["value"].cpu() for name, site in sites.items()},
-        step.expand(size, *step.shape[-2:]).double().cpu(),
-        log_density(p, x).expand(size, len(x)).cpu(),
-        log_density(q, x).expand(size, len(x)).cpu(),
+        {name: _expanded(site, size, len(x)).cpu() for name, site in latent_sites(q).items()},
+        frozenset(),
+        widened(step.expand(size, *step.shape[-2:]).cpu()),
+        widened(log_density(p, x).expand(size, len(x)).cpu()),
+        widened(log_density(q, x).expand(size, len(x)).cpu()),
     )
+
+
+def latent_sites(q: poutine.Trace) -> dict[str, Any]:
+    """Sites of a guide's latents, without the auxiliary ones that only serve to make them."""
+    sites = random_sites(q)
+    return {n: site for n, site in sites.items() if not site["infer"].get("is_auxiliary")}
+
+
+def _expanded(site: Any, size: int, batch: int) -> Tensor:
+    """Values ``(draws, batch, *event)``, also where one stands for all of them."""
+    value: Tensor = site["value"]
+    event = value.shape[value.ndim - site["fn"].event_dim :]
+    return value.expand(size, batch, *event)
+
+
+def _in_time(
+    guide: Program,
+    x: Tensor,
+    events: dict[str, torch.Size],
+    scored: int,
+    lengths: Tensor | None,
+) -> frozenset[str]:
+    """Tell the latents of every frame from those of a sequence that only have as many entries.
+
+    The former are fewer where there are fewer frames.
+    """
+    alike = {site for site, event in events.items() if event and event[0] == scored}
+    doubtful = {site for site in alike if site != "z"}
+    if not doubtful or scored < 2:
+        return frozenset(alike)
+    shorter = None if lengths is None else lengths.clamp(max=x.shape[1] - 1)
+    with torch.random.fork_rng():
+        try:
+            q = poutine.trace(guide).get_trace(x[:, :-1], lengths=shorter)
+        except (RuntimeError, ValueError):  # a guide of parameters for every frame
+            return frozenset(alike)
+    sites = latent_sites(q)
+    fixed = {s for s in doubtful & sites.keys() if sites[s]["fn"].event_shape[0] == scored}
+    return frozenset(alike - fixed)
 
 
 __getattr__ = old_names(__name__)

@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
-from pyro_afslvm.results.variables import Array, Sequences, Variable, dataset
+from pyro_afslvm.moved import old_names
+from pyro_afslvm.results.variables import Sequences, Variable, dataset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,23 +32,29 @@ def infer(
     x: "Tensor",
     *,
     num_samples: int = 100,
+    num_chains: int = 1,
     num_particles: int = 1,
     horizon: int = 0,
     lengths: "Tensor | None" = None,
+    context: "Tensor | None" = None,
     protocol: "Protocol | None" = None,
     chunk: int = 1,
+    replicate: bool = True,
 ) -> xr.DataTree:
     r"""Posterior, evidence and forecasts of every sequence, in the groups of ArviZ.
 
     ``posterior``
         ``z``, draws from the guide (chain, draw, sequence, time, latent), and other latents with
-        dimensions of their own; no such group without a guide.
+        dimensions of their own, without time where a sequence has one of them; no such group
+        without a guide.
     ``posterior_predictive``
-        ``x_future`` (chain, draw, sequence, time_future, ...), each draw following that draw
-        of z; only with a horizon. Where a sequence ends earlier, its future does too.
+        ``x`` (chain, draw, sequence, time, ...), the scored frames drawn anew from
+        p(x | z) with that draw of z, for checks against ``observed_data``; with a horizon
+        ``x_future`` (chain, draw, sequence, time_future, ...), what follows that draw
+        of z. Where a sequence ends earlier, its future does too.
     ``log_likelihood``
         ``x`` (chain, draw, sequence): the marginal :math:`\log p(x_n)`, latents integrated
-        out, from the importance weights of the particles of all *other* draws,
+        out, from the importance weights of the particles of all *other* draws of all chains,
 
         .. math:: \log \frac{1}{(S - 1) K} \sum_{s' \ne s} \sum_k
             \frac{p(x_n, z_{s'k})}{q(z_{s'k} \mid x_n)}
@@ -57,8 +63,8 @@ def infer(
         each draw's latents.
     ``sample_stats``
         of each draw ``lp`` = log p(x, z), ``log_q`` = log q(z | x), ``bound``, their
-        difference; of each sequence ``log_evidence``, the bound with all S K particles, and
-        ``log_evidence_error``, its standard error.
+        difference; and, the same in all of them, ``log_evidence`` of each sequence, the bound
+        with all C S K particles, and ``log_evidence_error``, its standard error.
     ``observed_data``, ``constant_data``
         the scored frames ``x``; the frames given, ``lengths`` and the ``mask`` of those
         that count.
@@ -79,13 +85,18 @@ def infer(
         model: a Pyro program with site ``x`` and the plate ``sequence``.
         guide: a Pyro program for its latents; ``None`` for a model without.
         x: ``(batch, T, *frame_shape)``.
-        num_samples: S, draws of the latents.
+        num_samples: S, draws of the latents in each chain.
+        num_chains: C, chains. Draws from a guide are independent, so they only group them, for
+            what ArviZ says of chains: that r_hat is near one, and how far parts differ.
         num_particles: K, particles behind the evidence per draw, of which one is the draw.
         horizon: frames to forecast after each sequence.
         lengths: ``(batch,)`` whole numbers: frames of each sequence that count. Beyond them
             everything stored is NaN.
+        context: covariates of all frames, those to come too,
+            ``(batch, T + horizon, context_features)``.
         protocol: what the numbers mean; stored as JSON text.
         chunk: draws at a time; memory of the networks grows with it.
+        replicate: whether to draw ``x`` anew: as much memory as C S copies of it.
 
     Raises:
         ValueError: for less than one draw, particle or draw at a time, a negative horizon,
@@ -103,26 +114,39 @@ def infer(
     >>> dict(tree["posterior_predictive/x_future"].sizes)
     {'chain': 1, 'draw': 4, 'sequence': 5, 'time_future': 2, 'feature': 2}
     """
-    _check_counts(num_samples=num_samples, num_particles=num_particles, chunk=chunk)
+    counts = {"num_samples": num_samples, "num_chains": num_chains}
+    _check_counts(**counts, num_particles=num_particles, chunk=chunk)
     if horizon < 0:
         raise ValueError(f"expected horizon >= 0, got {horizon}")
     import torch
 
-    from pyro_afslvm.models.programs import evaluating, one_line_errors
-    from pyro_afslvm.results import particles
+    from pyro_afslvm.models.inputs import as_context, as_frames, as_lengths
+    from pyro_afslvm.models.programs import evaluating, given_context, one_line_errors
+    from pyro_afslvm.results import particles, predictive
 
-    options: dict[str, Any] = {"num_draws": num_samples, "chunk": chunk}
+    x, lengths = as_frames(x, model, guide, lengths=lengths), as_lengths(lengths)
+    context = as_context(context, model, x, horizon)
+    past = None if context is None else context[:, : x.shape[1]]
+    whole = model
+    options: dict[str, Any] = {"num_draws": num_chains * num_samples, "chunk": chunk}
     with evaluating(model, guide), torch.no_grad(), one_line_errors():
+        model, guide = given_context(model, past), given_context(guide, past)
         draws = particles.draw(model, guide, x, lengths=lengths, **options)
         evidence = _evidence(model, guide, x, draws, num_particles, chunk, lengths)
         sequences = Sequences.of(x, draws.step.shape[-1], lengths)
         groups = _groups(draws, evidence, sequences, exact=guide is None)
+        given = (model, draws, x, sequences)
+        found = {}
         if horizon:
-            future = _future(
-                model, draws, x, sequences, horizon=horizon, lengths=lengths, **options
+            future = predictive.followed(
+                whole, *given[1:], horizon=horizon, lengths=lengths, context=context, **options
             )
-            groups["posterior_predictive"] = {"x_future": future}
-    tree = {name: dataset(groups[name], sequences) for name in GROUPS if name in groups}
+            found["x_future"] = future
+        if replicate and (anew := predictive.replicated(*given, lengths=lengths, **options)):
+            found["x"] = anew
+        if found:
+            groups["posterior_predictive"] = found
+    tree = {n: dataset(groups[n], sequences, chains=num_chains) for n in GROUPS if n in groups}
     attrs = {"bound": "exact" if guide is None else "IWAE", "num_particles": num_particles}
     root = xr.Dataset(attrs=_attributes(protocol) | attrs)
     return xr.DataTree.from_dict({"/": root, **tree})
@@ -168,7 +192,7 @@ def _groups(
     groups = {
         "log_likelihood": {
             "x": _per_draw(evidence.others, f"log p(x), {origin}"),
-            "x_step": Variable((*_PER_DRAW, "time"), step[None], "log p(x_t | x_<t, z)"),
+            "x_step": Variable((*_PER_DRAW, "time"), step, "log p(x_t | x_<t, z)"),
         },
         "sample_stats": _sample_stats(draws, evidence),
         **_data(sequences),
@@ -179,33 +203,36 @@ def _groups(
 
 
 def _per_draw(values: "Tensor", name: str) -> Variable:
-    return Variable(_PER_DRAW, values.numpy()[None], name)
+    return Variable(_PER_DRAW, values.numpy(), name)
 
 
 def _sample_stats(draws: "Draws", evidence: "Evidence") -> dict[str, Variable]:
     bound = draws.log_joint - draws.log_q
-    total, error = evidence.log_evidence.numpy(), evidence.error.numpy()
+    total, error = (value.expand_as(bound) for value in evidence[:2])
     return {
         "lp": _per_draw(draws.log_joint, "log p(x, z)"),
         "log_q": _per_draw(draws.log_q, "log q(z | x)"),
         "bound": _per_draw(bound, "log p(x, z) - log q(z | x)"),
-        "log_evidence": Variable(("sequence",), total, "log p(x) from all particles"),
-        "log_evidence_error": Variable(("sequence",), error, "standard error of log_evidence"),
+        "log_evidence": _per_draw(total, "log p(x) from all particles"),
+        "log_evidence_error": _per_draw(error, "standard error of log_evidence"),
     }
 
 
 def _posterior(draws: "Draws", sequences: Sequences) -> dict[str, Variable]:
+    from pyro_afslvm.utils.precision import as_array
+
     found = {}
     for site, values in draws.latents.items():
-        event = values.ndim - 3
-        hidden = sequences.hidden(values.numpy(), event)[None]
-        dims = (*_PER_DRAW, "time", *_latent_dims(site, event))
-        found[site] = Variable(dims, hidden, f"{site} ~ q({site} | x)", "1")
+        array, in_time = as_array(values), site in draws.in_time
+        event = array.ndim - 2 - in_time
+        dims = (*_PER_DRAW, *["time"] * in_time, *_latent_dims(site, event))
+        shown = sequences.hidden(array, event) if in_time else array
+        found[site] = Variable(dims, shown, f"{site} ~ q({site} | x)", "1")
     return found
 
 
 def _latent_dims(site: str, event: int) -> tuple[str, ...]:
-    """Names of the dimensions of a latent of one frame."""
+    """Names of the dimensions of a latent of one frame, or of one sequence."""
     if event == 1:
         return ("latent" if site == "z" else f"latent_{site}",)
     return tuple(f"latent_{site}_{axis}" for axis in range(event))
@@ -225,32 +252,6 @@ def _data(sequences: Sequences) -> dict[str, dict[str, Variable]]:
     return {"observed_data": {"x": x}, "constant_data": constant}
 
 
-def _future(
-    model: Callable[..., Any],
-    draws: "Draws",
-    x: "Tensor",
-    sequences: Sequences,
-    *,
-    horizon: int,
-    num_draws: int,
-    chunk: int,
-    lengths: "Tensor | None",
-) -> Variable:
-    from pyro_afslvm.forecasting.futures import futures
-
-    def posterior(given: "Tensor | None", rows: Array) -> Callable[[range], dict[str, "Tensor"]]:
-        scored = (0 if given is None else given.shape[1]) - sequences.given
-        latents = {site: z[:, rows, :scored] for site, z in draws.latents.items()}
-        return lambda samples: {site: z[samples].to(x.device) for site, z in latents.items()}
-
-    values = np.empty((num_draws, len(x), horizon, *x.shape[2:]), sequences.x.dtype)
-    options: dict[str, Any] = {"horizon": horizon, "num_samples": num_draws, "chunk": chunk}
-    for future in futures(model, posterior, x, lengths=lengths, **options):
-        values[future.samples, future.rows] = future.sites["x_future"].cpu().numpy()
-    dims = ("chain", "draw", "sequence", "time_future", *sequences.dims)
-    return Variable(dims, values[None], "frames that follow each sequence's own last one", "1")
-
-
 def _attributes(protocol: "Protocol | None") -> dict[str, Any]:
     from pyro_afslvm.data import software_versions
 
@@ -259,3 +260,6 @@ def _attributes(protocol: "Protocol | None") -> dict[str, Any]:
         "protocol": "null" if protocol is None else protocol.to_json(),
         "versions": json.dumps(software_versions() | {"xarray": xr.__version__}),
     }
+
+
+__getattr__ = old_names(__name__)

@@ -34,10 +34,12 @@ class Sequences(NamedTuple):
     @classmethod
     def of(cls, x: "Tensor", scored: int, lengths: "Tensor | None") -> "Sequences":
         """Take sequences whose last frames are scored, so many of them."""
+        from pyro_afslvm.utils.precision import as_array
+
         total = x.shape[1]
         counts = np.full(len(x), total) if lengths is None else lengths.cpu().numpy()
         mask = np.arange(total - scored, total) < counts[:, None]
-        return cls(x.detach().cpu().numpy(), total - scored, counts, mask)
+        return cls(as_array(x), total - scored, counts, mask)
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -50,10 +52,18 @@ class Sequences(NamedTuple):
         return np.where(mask, values, values.dtype.type(np.nan))
 
 
-def dataset(variables: Mapping[str, Variable], sequences: Sequences) -> xr.Dataset:
-    """Put arrays together, with coordinates of every dimension."""
+def dataset(
+    variables: Mapping[str, Variable], sequences: Sequences, *, chains: int = 1
+) -> xr.Dataset:
+    """Put arrays together, with coordinates of every dimension.
+
+    Args:
+        variables: arrays; those of draws have the draws of all chains in their first axis.
+        sequences: what they belong to.
+        chains: into how many chains the draws are parted.
+    """
     arrays = {
-        name: (v.dims, v.values, {"long_name": v.long_name, "units": v.units})
+        name: (v.dims, _parted(v, chains), {"long_name": v.long_name, "units": v.units})
         for name, v in variables.items()
     }
     labelled = xr.Dataset(arrays)
@@ -64,6 +74,13 @@ def dataset(variables: Mapping[str, Variable], sequences: Sequences) -> xr.Datas
             for dim, size in labelled.sizes.items()
         }
     )
+
+
+def _parted(variable: Variable, chains: int) -> Array:
+    values = variable.values
+    if variable.dims[:2] != ("chain", "draw"):
+        return values
+    return values.reshape(chains, len(values) // chains, *values.shape[1:])
 
 
 def _units(dim: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.errors import RunError as RunError
+from pyro_afslvm.utils.errors import reason
 from pyro_afslvm.utils.files import write_atomically
 
 FORMAT = 1
@@ -26,8 +27,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint {path}") from None
     except Exception as error:
-        reason = str(error).split("\n")[0][:120]
-        raise RunError(f"checkpoint {path} cannot be read: {reason}") from None
+        raise RunError(f"checkpoint {path} cannot be read: {reason(error)}") from None
     version = checkpoint.get("format") if isinstance(checkpoint, dict) else None
     if version != FORMAT:
         raise RunError(f"checkpoint {path} is of format {version}, this version reads {FORMAT}")
@@ -47,8 +47,31 @@ def load_pair(pair: Pair, checkpoint: dict[str, Any]) -> None:
         if pair.guide is not None:
             pair.guide.load_state_dict(checkpoint["guide"])
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise RunError(f"the checkpoint does not fit the recipe: {reason}") from None
+        said = [line.strip() for line in str(error).splitlines() if not line.endswith(":")]
+        more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+        raise RunError(f"the checkpoint does not fit the recipe: {said[0]}{more}") from None
+
+
+def load_what_fits(pair: Pair, checkpoint: dict[str, Any]) -> tuple[int, int]:
+    """Put those of a checkpoint's weights into model and guide that have a place there.
+
+    Returns:
+        the number of tensors that were put, and of those that stay as they are.
+
+    Raises:
+        RunError: if there is none.
+    """
+    put = fresh = 0
+    for part, weights in ((pair.model, checkpoint["model"]), (pair.guide, checkpoint["guide"])):
+        if part is None:
+            continue
+        own = part.state_dict()
+        same = {k: v for k, v in (weights or {}).items() if k in own and own[k].shape == v.shape}
+        part.load_state_dict(own | same)
+        put, fresh = put + len(same), fresh + len(own) - len(same)
+    if not put:
+        raise RunError("no weights of that run have the names and shapes of this model's")
+    return put, fresh
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

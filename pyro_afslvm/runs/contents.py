@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,22 @@ from pyro_afslvm.runs.settings import with_present_names
 Array = npt.NDArray[Any]
 
 COLUMNS = ("step", "seconds", "train_nats_per_dim", "validation_nats_per_dim")
+_LATER = ("train_correlation_y",)  # columns that runs of earlier releases do not have
 _NUMBERS = (
+    "absolute_correlation_of_noise",
+    "absolute_correlation_x",
+    "absolute_correlation_y",
+    "bits_per_dim_floor",
+    "moving_correlation_x",
+    "moving_correlation_y",
+    "num_units",
+    "train_correlation_x",
+    "train_correlation_y",
+    "whole_bits_per_dim",
+    "whole_bits_per_dim_error",
+    "whole_frames",
+    "whole_nats_per_dim",
+    "whole_nats_per_dim_error",
     "nats_per_dim_error",
     "nats_per_dim_unit",
     "nats_per_image",
@@ -40,6 +56,7 @@ class RunContents(NamedTuple):
     curves: dict[str, Array]  # columns of metrics.csv, NaN where a cell is empty; or none
     pictures: dict[str, Array]  # arrays of pictures.npz; or none
     settings: dict[str, Any]  # settings.json; or none
+    problems: tuple[str, ...] = ()  # what could not be read of curves, pictures and settings
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -51,27 +68,49 @@ class RunContents(NamedTuple):
         """The protocol of the bits per dimension, where they were measured."""
         return self.results.get("protocol_bits")
 
+    @property
+    def train_dequantization(self) -> str | None:
+        """Name of the dequantization it was trained on; ``None`` where that is not known."""
+        training = self.settings.get("training")
+        known = training.get("dequantization") if isinstance(training, dict) else None
+        return known if isinstance(known, str) else None
+
     def number(self, key: str) -> float | None:
         """A result, ``None`` where the run does not have it."""
         value = self.results.get(key)
         return None if value is None else float(value)
 
 
-def read_contents(folder: Path) -> RunContents:
+def read_contents(folder: Path, *, lenient: bool = False) -> RunContents:
     """Read a run folder; ``results.json`` must be there, everything else may be missing.
+
+    Args:
+        folder: of the run.
+        lenient: go on without other files that are damaged, and say which.
 
     Raises:
         RunError: one line naming the file that is missing or damaged.
     """
-    settings = folder / "settings.json"
     results = read_results(folder / "results.json")
+    problems: list[str] = []
+
+    def read(reader: Callable[[Path], dict[str, Any]], name: str) -> dict[str, Any]:
+        try:
+            return reader(folder / name) if (folder / name).exists() else {}
+        except RunError as error:
+            if not lenient:
+                raise
+            problems.append(str(error))
+            return {}
+
     return RunContents(
         folder=folder,
         label=results["name"],
         results=results,
-        curves=read_curves(folder / "metrics.csv"),
-        pictures=read_pictures(folder / "pictures.npz"),
-        settings=read_settings(settings) if settings.exists() else {},
+        curves=read(read_curves, "metrics.csv"),
+        pictures=read(read_pictures, "pictures.npz"),
+        settings=read(read_settings, "settings.json"),
+        problems=tuple(problems),
     )
 
 
@@ -140,7 +179,10 @@ def read_curves(path: Path) -> dict[str, Array]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in COLUMNS}
+        known = [
+            name for name in (*COLUMNS, *_LATER) if name in COLUMNS or name in (rows or [{}])[0]
+        ]
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in known}
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
         raise RunError(f"{path}: expected numbers in columns {', '.join(COLUMNS)}") from None
 

@@ -14,8 +14,9 @@ class DivergenceError(TrainingError):
         step: steps done before it.
         reason: what was found.
         x: the batch on which it was found.
+        context: its covariates, where it has any.
     """
 
-    def __init__(self, step: int, reason: str, x: Tensor) -> None:
+    def __init__(self, step: int, reason: str, x: Tensor, context: Tensor | None = None) -> None:
         super().__init__(f"{reason} at step {step}: lower the learning rate")
-        self.step, self.reason, self.x = step, reason, x
+        self.step, self.reason, self.x, self.context = step, reason, x, context

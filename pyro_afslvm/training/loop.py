@@ -1,6 +1,8 @@
 """The training loop, of notebooks and of the command line."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +11,20 @@ from pyro_afslvm.objectives import warmed_up
 from pyro_afslvm.objectives.loss import BoundLoss
 from pyro_afslvm.training.errors import DivergenceError
 
+# sequences; then perhaps lengths and covariates
+Batch = Tensor | tuple[Tensor, Tensor | None, Tensor | None]
+
 
 def descend(
     loss: BoundLoss,
     optimizer: torch.optim.Optimizer,
-    batches: Iterable[Tensor],
+    batches: Iterable[Batch],
     *,
     clip_norm: float,
     kl_warmup: int = 0,
     first_step: int = 0,
     check: bool = True,
-    forward: Callable[[Tensor], Tensor] | None = None,
+    forward: Callable[[Any], Tensor] | None = None,
     backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> Iterator[Tensor]:
     r"""Minimize a negative bound by gradient steps, one for each batch.
@@ -30,8 +35,8 @@ def descend(
     Args:
         loss: the negative bound, in nats per sequence and scored frame.
         optimizer: over its parameters.
-        batches: sequences ``(batch, T, *frame_shape)``; training ends with them, or when the
-            caller asks for no more losses.
+        batches: sequences ``(batch, T, *frame_shape)``, or these, their lengths and covariates;
+            training ends with them, or when the caller asks for no more losses.
         clip_norm: largest norm of all gradients together.
         kl_warmup: steps over which the divergence of the latents comes to count in full.
         first_step: the number of steps done before.
@@ -47,10 +52,10 @@ def descend(
     """
     loss.train()
     try:
-        for step, x in enumerate(batches, first_step):
+        for step, batch in enumerate(batches, first_step):
             optimizer.zero_grad()
             loss.latents.scale = warmed_up(step, kl_warmup)
-            value = _finite(forward or loss, x, step, check)
+            value = _finite(forward or loss, batch, step, check)
             if value.requires_grad:  # not where there is nothing to learn
                 backward(value)
             nn.utils.clip_grad_norm_(parameters(optimizer), clip_norm)
@@ -65,15 +70,28 @@ def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _finite(loss: Callable[[Tensor], Tensor], x: Tensor, step: int, check: bool) -> Tensor:
+def _finite(loss: Callable[..., Tensor], batch: Batch, step: int, check: bool) -> Tensor:
+    given = (batch,) if isinstance(batch, Tensor) else batch
+    x, context = given[0], given[2] if len(given) > 2 else None
     try:
-        value = loss(x)
+        value = loss(*given)
     except ValueError as error:
-        reason, invalid, _ = str(error).partition("found invalid values")
-        if not invalid:
-            raise
-        # Pyro's validation met NaN in a distribution, or torch's on its behalf
-        raise DivergenceError(step, " ".join((reason + invalid).split()), x) from None
+        reason, invalid, values = str(error).partition("found invalid values")
+        # Pyro's validation met NaN in a distribution, or torch's on its behalf; what is finite and
+        # invalid, or came with the data, no learning rate makes valid
+        if not invalid or not _NOT_FINITE.search(values) or not bool(x.isfinite().all()):
+            raise ValueError(_one_line(reason, invalid)) from None
+        raise DivergenceError(step, _one_line(reason, invalid), x, context) from None
     if check and not torch.isfinite(value):
-        raise DivergenceError(step, f"the bound is {-float(value.detach())}", x)
+        raise DivergenceError(step, f"the bound is {-float(value.detach())}", x, context)
     return value
+
+
+_NOT_FINITE = re.compile(r"\b(nan|inf)\b")
+
+
+def _one_line(reason: str, invalid: str) -> str:
+    """What an error says, without the table of shapes that Pyro appends."""
+    if not invalid:
+        return reason.split("\n")[0]
+    return " ".join((reason + invalid).split())

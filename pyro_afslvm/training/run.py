@@ -12,18 +12,21 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from pyro_afslvm.data import (
+    Dequantization,
     EmptySplitError,
     SequenceDataset,
     SequenceSource,
     ShortSplitError,
     choose_dequantization,
 )
+from pyro_afslvm.data.sequences import with_context
 from pyro_afslvm.evaluation.crops import crop_length
+from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.objectives.loss import check_discrete
-from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint
+from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint, load_what_fits
 from pyro_afslvm.runs.recipe import Recipe, build_pair, remember
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings, as_launched
@@ -31,8 +34,11 @@ from pyro_afslvm.training.acceleration import keep_freed_memory
 from pyro_afslvm.training.interrupt import interruptible, quiet
 from pyro_afslvm.training.sampler import StepBatches
 from pyro_afslvm.training.session import Session
+from pyro_afslvm.training.validation import Watched
 from pyro_afslvm.utils.distributed import is_first_process
 from pyro_afslvm.utils.seeding import Stream, seed_step
+
+ESTIMATED = 1000  # training sequences of which a recipe computes what has a closed form
 
 
 def train(
@@ -59,19 +65,28 @@ def train(
         TrainingError: if the loss becomes NaN; the last good checkpoint is kept.
         KeyboardInterrupt: on Ctrl-C, after the step has ended and a checkpoint was written.
     """
+    if resume and (Path(out) / "settings.json").is_file():
+        Run.open(out).take(source)
     dequantization = choose_dequantization(settings.dequantization, source)
-    settings = as_launched(settings.resolved(recipe.constants, dequantization=dequantization.name))
+    resolved = settings.resolved(
+        recipe.constants, dequantization=dequantization.name, data=source.name
+    )
+    settings = as_launched(resolved)
     seed_step(settings.seed, 0, Stream.PARAMETERS)
-    pair = build_pair(recipe, source.frame_shape)
+    pair = build_pair(recipe, source.frame_shape, source.context_features)
     frames = crop_length(pair.model, settings.scored_frames, most=source.num_frames)
-    data = source.dataset("train", num_frames=frames)
+    data = _training_set(source, frames, settings)
     if dequantization.name == "binary":
         check_discrete(pair.model, dequantization(data[0][None]))
-    validation = _validation_set(source, frames, settings)
+    watched = Watched(_validation_set(source, frames, settings), _first(data, settings))
     if not list(pair.model.parameters()):
         raise RunError(f"the model of {recipe.path} has no parameters to train")
+    if settings.start_from is not None and not resume:
+        _start_from(settings.start_from, pair)
     run = _folder(recipe, source, out, settings, resume=resume)
     try:
+        if recipe.estimate is not None and not (resume and run.last.exists()):
+            recipe.estimate(pair, _in_batches(data, dequantization, settings.seed))
         with quiet(), _one_line_errors():
             fabric = launch(settings, run)
             session = Session(
@@ -81,7 +96,7 @@ def train(
                 run,
                 dequantization=dequantization,
                 fabric=fabric,
-                validation=validation,
+                watched=watched,
                 report=report or (lambda session: None),
             )
             if resume and run.last.exists():
@@ -93,6 +108,13 @@ def train(
             shutil.rmtree(run.path)  # this call made it, and nothing came of it
         raise
     return run
+
+
+def _start_from(folder: str, pair: Pair) -> None:
+    """Take over the weights of another run that fit."""
+    put, fresh = load_what_fits(pair, load_checkpoint(Run.open(folder).best))
+    if is_first_process():
+        print(f"starting from {folder}: {put} tensors are its, {fresh} are fresh", file=sys.stderr)
 
 
 def _train(session: Session, data: SequenceDataset) -> None:
@@ -108,7 +130,7 @@ def _train(session: Session, data: SequenceDataset) -> None:
         world_size=fabric.world_size,
     )
     loader = DataLoader(
-        data,
+        with_context(data),
         batch_sampler=batches,
         num_workers=settings.workers,
         pin_memory=fabric.device.type == "cuda",  # copied while the device works
@@ -155,16 +177,26 @@ def _folder(
     if resume:
         run = Run.open(out)
         run.check_resumable(recipe, settings, source)
-        run.update_settings(settings)
+        run.update_settings(settings, source, recipe)
     else:
         run = Run.create(out, recipe, settings, source)
     remember(recipe)
     return run
 
 
+def _training_set(source: SequenceSource, frames: int, settings: TrainSettings) -> SequenceDataset:
+    try:
+        return source.dataset("train", num_frames=frames)
+    except ShortSplitError as error:
+        raise ShortSplitError(
+            f"{error}: the model is given {frames - settings.scored_frames} and then scores "
+            f"{settings.scored_frames}: choose fewer scored_frames"
+        ) from None
+
+
 def _validation_set(
     source: SequenceSource, frames: int, settings: TrainSettings
-) -> DataLoader[Tensor] | None:
+) -> DataLoader[Any] | None:
     try:
         data = source.dataset("validation", num_frames=frames)
     except EmptySplitError:  # the public Moving MNIST file has none
@@ -173,8 +205,22 @@ def _validation_set(
         if is_first_process():
             print(f"training without validation: {error}", file=sys.stderr)
         return None
-    chosen = range(min(settings.validation_sequences, len(data)))
-    return DataLoader(torch.utils.data.Subset(data, chosen), batch_size=32)
+    return DataLoader(_first(data, settings), batch_size=32)
+
+
+def _first(data: SequenceDataset, settings: TrainSettings) -> Subset[Any]:
+    return Subset(with_context(data), range(min(settings.validation_sequences, len(data))))
+
+
+def _in_batches(
+    data: SequenceDataset, dequantization: Dequantization, seed: int
+) -> Iterator[Tensor]:
+    """Dequantized training sequences from all over an epoch or, of few, from several ones."""
+    size = max(ESTIMATED, len(data))
+    chosen = Subset(data, [i * size // ESTIMATED for i in range(ESTIMATED)])
+    for i, batch in enumerate(DataLoader(chosen, batch_size=32)):
+        seed_step(seed, i, Stream.ESTIMATE)
+        yield dequantization(batch)
 
 
 @contextmanager

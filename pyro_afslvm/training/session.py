@@ -9,10 +9,11 @@ from typing import Any, NoReturn, cast
 import pyro
 import torch
 from lightning.fabric import Fabric
+from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from pyro_afslvm.data import Dequantization
+from pyro_afslvm.data.sequences import parted
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.objectives import FreeBitsELBO, bound_terms
 from pyro_afslvm.objectives.loss import BoundLoss
@@ -23,10 +24,11 @@ from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.training.acceleration import compile_networks, recompute_activations
 from pyro_afslvm.training.averaging import running_average
 from pyro_afslvm.training.errors import DivergenceError, TrainingError
-from pyro_afslvm.training.loop import descend, parameters
+from pyro_afslvm.training.loop import Batch, descend, parameters
+from pyro_afslvm.training.validation import Watched, noise_correlation, validate
 from pyro_afslvm.utils.distributed import Processes, is_first_process
 from pyro_afslvm.utils.files import write_atomically
-from pyro_afslvm.utils.seeding import Stream, seed_step
+from pyro_afslvm.utils.seeding import seed_step
 
 
 class Session:
@@ -39,13 +41,14 @@ class Session:
         run: the folder of checkpoints and curve.
         dequantization: of the data.
         fabric: launched; the device, and what processes tell one another.
-        validation: batches of sequences, ``None`` where there are none.
+        watched: sequences on which it is watched.
         report: called after every step.
 
     Attributes:
         step: steps done.
         seconds: spent on them, by the slowest process; not on validation and checkpoints.
         curve: step, seconds, nats/dim in training and validation, at each validation.
+        correlations: corr y of training sequences (Fig. 7) at each of them, NaN without a flow.
         interrupted: whether this process was asked to stop after the step.
     """
 
@@ -58,14 +61,13 @@ class Session:
         *,
         dequantization: Dequantization,
         fabric: Fabric,
-        validation: DataLoader[Tensor] | None = None,
+        watched: Watched = Watched(),  # noqa: B008
         report: Callable[["Session"], None] = lambda _: None,
     ) -> None:
         self.recipe, self.settings, self.run = recipe, settings, run
         self.dequantization, self.fabric = dequantization, fabric
-        self.validation, self.report = validation, report
-        free_bits = settings.free_bits
-        self.loss = BoundLoss(pair, FreeBitsELBO(free_bits) if free_bits else None)
+        self.watched, self.report = watched, report
+        self.loss = BoundLoss(pair, _objective(settings))
         self._parallel = self._set_up()
         self.optimizer = torch.optim.Adam(
             self.loss.parameters(), lr=settings.learning_rate or 0.0, fused=True
@@ -74,12 +76,15 @@ class Session:
         self.step, self.seconds = 0, 0.0
         self.best, self.since_best = -math.inf, 0
         self.curve: list[tuple[int, float, float, float]] = []
+        self.correlations: list[float] = []
         self.interrupted = False
         self._losses: list[Tensor] = []
 
     def _set_up(self) -> nn.Module:
         """Move the loss to the device, copy it for its average, wrap it for all processes."""
-        parallel: nn.Module = self.fabric.setup_module(self.loss)
+        # without gradients there is nothing that processes have to tell one another
+        place = self.fabric.setup_module if self.learns else self.fabric.to_device
+        parallel: nn.Module = place(self.loss)
         decay = self.settings.average or 0.0
         self.average = running_average(self.loss, decay) if decay else None
         if self.settings.recompute:
@@ -89,9 +94,14 @@ class Session:
         return parallel
 
     @property
+    def learns(self) -> bool:
+        """Whether there is anything that gradients would move."""
+        return any(parameter.requires_grad for parameter in self.loss.parameters())
+
+    @property
     def steps(self) -> int:
-        """Steps to do in all."""
-        return self.settings.steps or 0
+        """Steps to do in all; one where there is nothing to learn."""
+        return (self.settings.steps or 0) if self.learns else 1
 
     @property
     def is_done(self) -> bool:
@@ -105,8 +115,11 @@ class Session:
 
     # the steps --------------------------------------------------------------------------
 
-    def train(self, batches: Iterable[Tensor]) -> None:
+    def train(self, batches: Iterable[Any]) -> None:
         """Train on batches of data until the budget is spent or Ctrl-C comes.
+
+        Args:
+            batches: sequences, or these and their covariates.
 
         Raises:
             TrainingError: if the bound is not finite.
@@ -135,16 +148,19 @@ class Session:
         except DivergenceError as error:
             self._give_up(error)
 
-    def _frames(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    def _frames(self, batches: Iterable[Any]) -> Iterator[Batch]:
         """The batches as the model takes them; each step has random numbers of its own."""
         for batch in batches:
-            batch = self.fabric.to_device(batch)
+            frames, known = parted(self.fabric.to_device(batch))
             seed_step(self.settings.seed, self.step, self.fabric.global_rank)
-            yield self.dequantization(batch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.rate(self.step)
+            x = self.dequantization(frames)
+            yield x if known is None else (x, None, known)
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _forward(self, *given: Tensor | None) -> Tensor:
         with self._autocast():
-            loss: Tensor = self._parallel(x)
+            loss: Tensor = self._parallel(*given)
         return loss
 
     def _autocast(self) -> AbstractContextManager[None]:
@@ -173,11 +189,13 @@ class Session:
         train = self._nats_per_dim(-float(self._mean_losses().mean()))
         self._losses = []
         # batch norm's statistics are those of the first process
-        valid = self.fabric.broadcast(self._validate() if is_first_process() else math.nan)
-        score = train if math.isnan(valid) and self.validation is None else valid
+        found = self._validate() if is_first_process() else (math.nan, math.nan)
+        valid, correlation = self.fabric.broadcast(found)
+        score = train if math.isnan(valid) and self.watched.held is None else valid
         if not (math.isfinite(train) and math.isfinite(score)):
             raise TrainingError(f"the bound is not finite near step {self.step}; {self._kept()}")
         self.curve.append((self.step, self.seconds, train, valid))
+        self.correlations.append(correlation)
         is_best = score > self.best
         self.since_best = 0 if is_best else self.since_best + 1
         self.best = max(self.best, score)
@@ -195,7 +213,7 @@ class Session:
     def _give_up(self, error: DivergenceError) -> NoReturn:
         """Say at which site the bound is not finite."""
         with pyro.validation_enabled(False), torch.no_grad():
-            terms = bound_terms(self.loss.model, self.loss.guide, error.x)
+            terms = bound_terms(self.loss.model, self.loss.guide, error.x, context=error.context)
         site = "z" if not bool(torch.isfinite(terms.kl).all()) else "x"
         raise TrainingError(
             f"training stopped at step {error.step}, site '{site}': {error.reason}; {self._kept()}"
@@ -214,21 +232,16 @@ class Session:
         mean: Any = self.fabric.all_reduce(losses, reduce_op="mean")
         return cast(Tensor, mean)
 
-    @torch.no_grad()
-    def _validate(self) -> float:
-        """Nats/dim of the last frames on the validation set, NaN where there is none."""
-        if self.validation is None:
-            return math.nan
-        loss, metrics = self._averaged(), []
-        loss.eval()
-        for i, batch in enumerate(self.validation):
-            seed_step(self.settings.seed, i, Stream.VALIDATION)  # the same at every validation
-            with self._autocast():
-                x = self.dequantization(self.fabric.to_device(batch))
-                terms = bound_terms(loss.model, loss.guide, x)
-            metrics.append(terms.bound[..., -self.settings.scored_frames :].mean((0, 2)))
-        loss.train()
-        return self._nats_per_dim(float(torch.cat(metrics).mean()))
+    def _validate(self) -> tuple[float, float]:
+        """Nats/dim of the last frames on the validation set, and corr y of training sequences."""
+        loss, valid = self._averaged(), math.nan
+        common: Any = {"dequantization": self.dequantization, "settings": self.settings}
+        if self.watched.held is not None:
+            of_held = validate(
+                loss, self.watched.held, fabric=self.fabric, autocast=self._autocast(), **common
+            )
+            valid = self._nats_per_dim(of_held)
+        return valid, noise_correlation(loss, self.watched.training, **common)
 
     def _nats_per_dim(self, nats_per_frame: float) -> float:
         num_dims = math.prod(self.loss.model.frame_shape)  # type: ignore[arg-type]
@@ -246,8 +259,13 @@ class Session:
         save_checkpoint(self.run.last, self.state())
         if is_best:
             write_atomically(self.run.best, self.run.last.read_bytes())
-        rows = ["step,seconds,train_nats_per_dim,validation_nats_per_dim"]
-        rows += [f"{s},{sec:.3f},{t:.6f},{v:.6f}" for s, sec, t, v in self.curve]
+        rows = ["step,seconds,train_nats_per_dim,validation_nats_per_dim,train_correlation_y"]
+        rows += [
+            f"{step},{seconds:.3f},{train:.6f},{valid:.6f},{correlation:.6f}"
+            for (step, seconds, train, valid), correlation in zip(
+                self.curve, self.correlations, strict=True
+            )
+        ]
         write_atomically(self.run.metrics, ("\n".join(rows) + "\n").encode())
         step, seconds, train, valid = self.curve[-1]
         self.fabric.log_dict(
@@ -272,6 +290,7 @@ class Session:
             "best": self.best,
             "since_best": self.since_best,
             "curve": self.curve,
+            "correlations": self.correlations,
             "losses": self._losses,
         }
 
@@ -282,6 +301,8 @@ class Session:
         self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
         self.best, self.since_best = checkpoint["best"], checkpoint["since_best"]
         self.curve = [tuple(row) for row in checkpoint["curve"]]
+        unknown = [math.nan] * len(self.curve)  # in runs of earlier releases
+        self.correlations = list(checkpoint.get("correlations", unknown))
         self._losses = list(checkpoint["losses"])
         if self.average is not None:
             self.average.module.load_state_dict(self.loss.state_dict())
@@ -291,3 +312,13 @@ class Session:
             ):
                 parameter.copy_(value)
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+
+
+def _objective(settings: TrainSettings) -> ELBO | None:
+    """The objective of training; ``None`` for the plain bound."""
+    if settings.free_bits:
+        return FreeBitsELBO(settings.free_bits)
+    if settings.divergence == "closed":
+        closed: ELBO = TraceMeanField_ELBO()
+        return closed
+    return None

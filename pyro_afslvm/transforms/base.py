@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pyro.distributions.conditional import ConditionalTransform
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from pyro_afslvm.moved import old_names
-from pyro_afslvm.transforms.cache import CachedTransform, random_state
+from pyro_afslvm.transforms.cache import CachedTransform, check_cache_size, random_state
 from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction, sum_log_scales
 from pyro_afslvm.transforms.time_axis import time_length
+from pyro_afslvm.transforms.univariate import Affine, invert
 from pyro_afslvm.utils.renamed import OldNames, Renamed
 
 Steps = Sequence[AffineStep | Inverse]  # from x down to the noise, one for each transform
@@ -30,8 +32,8 @@ class TemporalTransform(OldNames, CachedTransform):
     The event is the sequence, of shape ``(T, *frame_shape)``. The inverse :math:`x \to y`
     is one parallel pass; the forward direction :math:`y \to x` is a loop of :meth:`step`.
 
-    A subclass defines :meth:`intermediates`, :meth:`initial_state`, :meth:`step`, and
-    :meth:`inverse_step` or both :meth:`predict` and :meth:`absorb`.
+    A subclass defines :meth:`given_past` or :meth:`intermediates`, :meth:`initial_state`,
+    :meth:`step`, and :meth:`inverse_step` or both :meth:`predict` and :meth:`absorb`.
 
     Args:
         frame_dims: dimensions of a frame: 3 for ``(C, H, W)``, 1 for vectors.
@@ -64,6 +66,27 @@ class TemporalTransform(OldNames, CachedTransform):
 
     # what a transform defines -----------------------------------------------------------
 
+    def given_past(
+        self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> Transform:
+        """Give the map from its noise to each frame of x, with the true past of each.
+
+        Args:
+            x: frames ``(*batch, T, *frame_shape)``.
+            history: the frames before them, ``(*batch, K, *frame_shape)``.
+            context: another variable for all of them, ``(*batch, K + T, features)``.
+        """
+        raise TypeError(f"no mean: {type(self).__name__} does not define `given_past`")
+
+    def maps(
+        self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> list[Transform]:
+        """Give the map of each transform of a chain by itself, from x down; else the only one.
+
+        The arguments are those of :meth:`given_past`.
+        """
+        return [self.given_past(x, history=history, context=context)]
+
     def intermediates(
         self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
     ) -> Steps:
@@ -77,7 +100,10 @@ class TemporalTransform(OldNames, CachedTransform):
         Returns:
             an :class:`AffineStep` for each transform that is affine, else an :class:`Inverse`.
         """
-        raise NotImplementedError
+        transform = self.given_past(x, history=history, context=context)
+        if isinstance(transform, Affine):
+            return [AffineStep(transform.shift, transform.log_scale, transform.inv(x))]
+        return [invert(transform, x, self.frame_dims)]
 
     def initial_state(
         self,
@@ -105,14 +131,14 @@ class TemporalTransform(OldNames, CachedTransform):
         raise NotImplementedError
 
     def predict(self, like: Tensor, state: Any, *, context: Tensor | None = None) -> Prediction:
-        """Give shift and log-scale of the next frame, before it is there; if it is affine.
+        """Give the map from its noise to the next frame, before it is there.
 
         Args:
             like: any frame ``(*batch, *frame_shape)``, for shape, precision and device.
             state: from :meth:`initial_state` or the step before.
             context: ``(*batch, features)``.
         """
-        raise NotImplementedError
+        raise TypeError(f"no prediction: {type(self).__name__} does not define `predict`")
 
     def absorb(self, frame: Tensor, predicted: Prediction) -> tuple[Tensor, Tensor, Any]:
         """Take in the frame that was predicted: its noise, its log-scale and the next state."""
@@ -142,18 +168,20 @@ class TemporalTransform(OldNames, CachedTransform):
 
     def condition(
         self,
+        context: Tensor | None = None,
         *,
         history: Tensor | None = None,
-        context: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> "ConditionedTemporalTransform":
         """Give the transform of the frames that follow ``history``; it shares the parameters.
 
+        With the context alone it is Pyro's protocol of a conditional transform.
+
         Args:
-            history: earlier frames ``(*batch, K, *frame_shape)``. As many as ``reach``
-                stand for any longer past; fewer are taken for the start of the sequence.
             context: a variable aligned in time with history and values together,
                 ``(*batch, K + T, features)``.
+            history: earlier frames ``(*batch, K, *frame_shape)``. As many as ``reach``
+                stand for any longer past; fewer are taken for the start of the sequence.
             mask: ``(*batch, T)``, true where a frame counts. Elsewhere the transform is the
                 identity, so that padding adds exactly zero.
 
@@ -171,6 +199,9 @@ class TemporalTransform(OldNames, CachedTransform):
 
     def log_abs_det_jacobian(self, y: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
         return self.condition().log_abs_det_jacobian(y, x)
+
+
+ConditionalTransform.register(TemporalTransform)  # a metaclass of its own would keep out PyroModule
 
 
 class ConditionedTemporalTransform(OldNames, Transform):
@@ -201,6 +232,7 @@ class ConditionedTemporalTransform(OldNames, Transform):
         self.history = history if given else None
         self.context = context
         self.mask = mask
+        self._remembered: tuple[Tensor, Inverse] | None = None
 
     @property
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
@@ -216,7 +248,23 @@ class ConditionedTemporalTransform(OldNames, Transform):
         return self.transform.is_affine
 
     def with_cache(self, cache_size: int = 1) -> "ConditionedTemporalTransform":
+        """Return the transform, which finds the noise of its last sample as it is."""
+        check_cache_size(cache_size)
         return self
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        """Shape of the frames of noise of this shape: batches of what is given broadcast it."""
+        dims = self.transform.frame_dims
+        if len(shape) < 1 + dims:
+            raise ValueError(f"expected a sequence of {1 + dims} dimensions, got {tuple(shape)}")
+        given = [(self.history, 1 + dims), (self.context, 2), (self.mask, 1)]
+        batches = [
+            tensor.shape[: tensor.ndim - event] for tensor, event in given if tensor is not None
+        ]
+        batch = torch.broadcast_shapes(tuple(shape[: -1 - dims]), *batches)
+        return torch.Size((*batch, *shape[-1 - dims :]))
+
+    inverse_shape = forward_shape
 
     def intermediates(self, x: Tensor) -> Steps:
         """Invert x, and show each transform from x down to the noise; the mask is not applied.
@@ -239,7 +287,14 @@ class ConditionedTemporalTransform(OldNames, Transform):
     def _inverse(self, x: Tensor) -> Tensor:
         return self._invert(x).noise
 
+    def remember(self, x: Tensor) -> None:
+        """Keep the inverse of x as it is now, whatever becomes of the parameters."""
+        self._remembered = None
+        self._remembered = x, self._invert(x)
+
     def _invert(self, x: Tensor) -> Inverse:
+        if self._remembered is not None and self._remembered[0] is x:
+            return self._remembered[1]
         cache, watched = self.transform._cache, self.transform.watched
         inputs = (x, self.history, self.context)
         sampled = cache.find(watched, (*inputs, self.mask))
@@ -267,7 +322,9 @@ class ConditionedTemporalTransform(OldNames, Transform):
         x = torch.stack(frames, time_dim)
         x, log_scale = self._masked(x, torch.stack(log_scales, time_dim), identity=y)
         inputs = (x, self.history, self.context, self.mask)
-        sampled = Inverse(y.expand_as(x), log_scale)
+        # a leaf outlives its graph, and is not to gather the cache's hooks
+        own = y.shape == x.shape and not (y.is_leaf and y.requires_grad)
+        sampled = Inverse(y if own else y.expand_as(x), log_scale)
         self.transform._cache.keep(self.transform.watched, inputs, sampled, drawn=drawn)
         return x
 

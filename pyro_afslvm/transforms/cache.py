@@ -4,7 +4,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from pyro.distributions.torch_transform import TransformModule
@@ -13,7 +13,9 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pyro_afslvm.transforms.steps import Inverse
+from pyro_afslvm.utils.tracing import is_traced
 
+Found = TypeVar("Found", bound=tuple[Tensor, ...])
 _State = tuple[int, int, bool]
 _ITS_OWN = {"_cache", "_inv"}  # attributes of a transform on which no inverse depends
 _steps = itertools.count(1)
@@ -52,7 +54,7 @@ class Snapshot:
         cls, modules: Sequence[nn.Module], tensors: Sequence[Tensor | None]
     ) -> "Snapshot | None":
         """Take a snapshot; ``None`` where a change could not be told."""
-        if _is_traced() or any(map(_is_opaque, tensors)):
+        if is_traced() or any(map(_is_opaque, tensors)) or _is_random(modules):
             return None
         snapshot = cls(tensors, _attributes(modules))
         return None if None in snapshot._states else snapshot
@@ -63,7 +65,7 @@ class Snapshot:
             len(tensors) == len(self._tensors)
             and all(map(_is_same, tensors, self._tensors))
             and self._mode == _mode(tensors)
-            and not _is_traced()
+            and not is_traced()
             and not any(map(_is_opaque, tensors))
             and len(attributes := _attributes(modules)) == len(self._attributes)
             and all(map(is_, attributes, self._attributes))
@@ -71,8 +73,8 @@ class Snapshot:
         )
 
 
-class Cache:
-    """The last inverse of a transform, and what it was computed from.
+class Cache(Generic[Found]):
+    """What modules last made of some tensors, such as the inverse of a transform.
 
     Guide and model both need :math:`y = f^{-1}(x)`; the second of them finds it here. It is
     handed out while the inputs and the modules are what they were (see :class:`Snapshot`), no
@@ -88,46 +90,48 @@ class Cache:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the inverse."""
-        self._kept: _Kept | None = None
+        """Forget what was kept."""
+        self._kept: _Kept[Found] | None = None
 
-    def find(self, modules: Sequence[nn.Module], inputs: Sequence[Tensor | None]) -> Inverse | None:
-        """Return the inverse that was kept if it is that of these inputs, else ``None``."""
+    def find(self, modules: Sequence[nn.Module], inputs: Sequence[Tensor | None]) -> Found | None:
+        """Return what was kept if it is of these inputs, else ``None``."""
         kept = self._kept
         if kept is None or not kept.given.holds(modules, inputs):
             return None
-        intact = all(map(_is_same, kept.inverse, kept.found))  # who asked first may write to it
-        return kept.inverse if intact else None
+        intact = all(map(_is_same, kept.value, kept.found))  # who asked first may write to it
+        return kept.value if intact else None
 
     def keep(
         self,
         modules: Sequence[nn.Module],
         inputs: Sequence[Tensor | None],
-        inverse: Inverse,
+        value: Found,
         *,
         drawn: tuple[bytes, ...],
     ) -> None:
-        """Keep an inverse until something that it depends on changes.
+        """Keep a value until something that it depends on changes.
 
         Args:
             modules: what it was computed by.
             inputs: what it was computed from.
-            inverse: the inverse.
+            value: the tensors.
             drawn: :func:`random_state` before the computation.
         """
+        if is_traced():  # a graph has no memory
+            return
         self.clear()
-        if any(map(_is_opaque, inverse)) or random_state(inverse.noise) != drawn:
+        if any(map(_is_opaque, value)) or random_state(value[0]) != drawn:
             return
         given = Snapshot.of(modules, inputs)
         if given is None:
             return
-        self._kept = _Kept(given, tuple(_Seen(a, _state(a)) for a in inverse), inverse)
+        self._kept = _Kept(given, tuple(_Seen(a, _state(a)) for a in value), value)
         cache = weakref.ref(self)
-        for tensor in inverse:
+        for tensor in value:
             if tensor.requires_grad:
                 tensor.register_hook(lambda _: _clear(cache))
 
-    def __deepcopy__(self, _: dict[int, Any]) -> "Cache":
+    def __deepcopy__(self, _: dict[int, Any]) -> "Cache[Found]":
         return Cache()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
@@ -142,7 +146,7 @@ class CachedTransform(TransformModule):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._cache = Cache()
+        self._cache: Cache[Inverse] = Cache()
 
     def clear_cache(self) -> None:
         """Forget the last inverse, of this transform and of those within it.
@@ -154,7 +158,15 @@ class CachedTransform(TransformModule):
                 module._cache.clear()
 
     def with_cache(self, cache_size: int = 1) -> "CachedTransform":
-        """Return the transform, whose own cache sees changed parameters, which torch's does not."""
+        """Return the transform, whose own cache sees changed parameters, which torch's does not.
+
+        It keeps what torch's promises of a sample, whatever the size: ``t.inv(t(y))`` is ``y``
+        itself (of a leaf that takes a gradient, a view), and costs nothing.
+
+        Raises:
+            ValueError: for a size that is neither 0 nor 1.
+        """
+        check_cache_size(cache_size)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CachedTransform":
@@ -166,9 +178,15 @@ class CachedTransform(TransformModule):
         return nn.Module.__repr__(self)
 
 
+def check_cache_size(size: int) -> None:
+    """Refuse a size that torch's transforms do not have."""
+    if size not in (0, 1):
+        raise ValueError(f"cache_size must be 0 or 1, got {size}")
+
+
 def random_state(x: Tensor) -> tuple[bytes, ...]:
     """The state of the random numbers of the processor, and of the device of x."""
-    if _state(x) is None:
+    if is_traced() or _state(x) is None:
         return ()
     states = [torch.get_rng_state()]
     if x.is_cuda and not torch.cuda.is_current_stream_capturing():
@@ -183,12 +201,12 @@ class _Seen(NamedTuple):
     state: _State | None
 
 
-class _Kept(NamedTuple):
-    """An inverse as it was found, and what it was computed from."""
+class _Kept(NamedTuple, Generic[Found]):
+    """A value as it was found, and what it was computed from."""
 
     given: Snapshot
     found: tuple[_Seen, ...]
-    inverse: Inverse
+    value: Found
 
 
 def _state(a: Tensor) -> _State | None:
@@ -256,9 +274,9 @@ def _mode(tensors: Sequence[Tensor | None]) -> tuple[object, ...]:
     return _step, torch.is_grad_enabled(), autocast
 
 
-def _is_traced() -> bool:
-    """Tell whether a tracer or compiler watches, to which a kept tensor would be a constant."""
-    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+def _is_random(modules: Sequence[nn.Module]) -> bool:
+    """Tell whether weights are drawn anew at each run, as Pyro's ``PyroSample`` are."""
+    return any(getattr(m, "_pyro_samples", None) for module in modules for m in module.modules())
 
 
 def _is_opaque(a: Tensor | None) -> bool:
@@ -266,6 +284,6 @@ def _is_opaque(a: Tensor | None) -> bool:
     return a is not None and (_state(a) is None or unpack_dual(a).tangent is not None)
 
 
-def _clear(cache: "weakref.ref[Cache]") -> None:
+def _clear(cache: "weakref.ref[Cache[Any]]") -> None:
     if (alive := cache()) is not None:
         alive.clear()

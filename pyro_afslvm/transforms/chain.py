@@ -5,10 +5,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Transform
 
 from pyro_afslvm.transforms.base import Steps, TemporalTransform
-from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction, check_affine, compose
+from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction
 from pyro_afslvm.transforms.time_axis import join, time_length
+from pyro_afslvm.transforms.univariate import composed
 
 
 class TemporalChain(TemporalTransform):
@@ -67,6 +69,27 @@ class TemporalChain(TemporalTransform):
             full = step.noise
         return steps
 
+    def given_past(
+        self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> Transform:
+        return composed(self.maps(x, history=history, context=context)[::-1])
+
+    def maps(
+        self, x: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
+    ) -> list[Transform]:
+        length, dim = time_length(x, self.frame_dims), -1 - self.frame_dims
+        whole = self._is_whole(history)
+        full = x if history is None else join(self._recent(history), x, self.frame_dims)
+        found: list[Transform] = []
+        for part in reversed(self._parts):
+            past, values = full.split([full.shape[dim] - length, length], dim)
+            given = past if past.shape[dim] else None
+            seen = _align(context, full, self.frame_dims)
+            found.append(part.given_past(values, history=given, context=seen))
+            if len(found) < len(self._parts):
+                full = self._invert(part, full, context, whole=whole).noise
+        return found
+
     def initial_state(
         self,
         batch_shape: torch.Size,
@@ -100,24 +123,19 @@ class TemporalChain(TemporalTransform):
     def predict(
         self, like: Tensor, state: tuple[Any, ...], *, context: Tensor | None = None
     ) -> Prediction:
-        """Give shift and log-scale of the whole chain.
-
-        Raises:
-            TypeError: if a part is not affine.
-        """
-        check_affine(self, "prediction")
         pairs = zip(self._parts, state, strict=True)
         pending = tuple(part.predict(like, before, context=context) for part, before in pairs)
-        return Prediction(*compose(pending[::-1]), pending)
+        return Prediction(composed([part.transform for part in pending]), pending)
 
     def absorb(
         self, frame: Tensor, predicted: Prediction
     ) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
-        noise, states = frame, []
+        noise, log_scale, states = frame, torch.zeros_like(frame), []
         for part, expected in zip(reversed(self._parts), predicted.pending[::-1], strict=True):
-            noise, _, state = part.absorb(noise, expected)
+            noise, part_log_scale, state = part.absorb(noise, expected)
+            log_scale = log_scale + part_log_scale
             states.append(state)
-        return noise, predicted.log_scale, tuple(reversed(states))
+        return noise, log_scale, tuple(reversed(states))
 
     def inverse_step(
         self, frame: Tensor, state: tuple[Any, ...], *, context: Tensor | None = None

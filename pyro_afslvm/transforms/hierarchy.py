@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.transforms.affine import TemporalAffine
+from pyro_afslvm.transforms.autoregressive import TemporalAutoregressive
 from pyro_afslvm.transforms.base import Steps, TemporalTransform
 from pyro_afslvm.transforms.chain import TemporalChain
 from pyro_afslvm.transforms.steps import AffineStep, Inverse, compose, sum_log_scales
@@ -147,7 +147,7 @@ def check_size(transform: TemporalTransform, size: int, name: str) -> None:
         found = {sum(transform.sizes)}
     else:
         parts = transform.parts if isinstance(transform, TemporalChain) else [transform]
-        affine = [part for part in parts if isinstance(part, TemporalAffine)]
-        found = {n for part in affine for n in part.conditioner.initial_shape[-1:]}
+        sized = [part for part in parts if isinstance(part, TemporalAutoregressive)]
+        found = {n for part in sized for n in part.conditioner.initial_shape[-1:]}
     if wrong := found - {1, size}:
         raise ValueError(f"expected {name} to be of {size} latents, got one of {min(wrong)}")

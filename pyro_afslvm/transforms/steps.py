@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.distributions import Transform
 
 from pyro_afslvm.utils.renamed import renamed_keyword
 
@@ -27,11 +28,10 @@ class AffineStep(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Shift and log-scale of a frame before it is there, of its shape."""
+    """What is known of a frame before it is there: the map that will make it of its noise."""
 
-    shift: Tensor
-    log_scale: Tensor
-    pending: Any  # what the transform needs to absorb the frame
+    transform: Transform  # from noise to frame, (*batch, *frame_shape)
+    pending: Any  # what the transform across time needs to absorb the frame
 
 
 def sum_log_scales(steps: Sequence[AffineStep | Inverse]) -> Tensor:
@@ -43,7 +43,7 @@ def sum_log_scales(steps: Sequence[AffineStep | Inverse]) -> Tensor:
 
 
 @renamed_keyword("levels", "steps")
-def compose(steps: Sequence[AffineStep | Inverse | Prediction]) -> tuple[Tensor, Tensor]:
+def compose(steps: Sequence[AffineStep | Inverse]) -> tuple[Tensor, Tensor]:
     r"""Shift and log-scale of a whole chain of affine transforms.
 
     .. math:: x = \mu_M + \sigma_M (\mu_{M-1} + \sigma_{M-1} (\dots y))
@@ -55,7 +55,7 @@ def compose(steps: Sequence[AffineStep | Inverse | Prediction]) -> tuple[Tensor,
     Raises:
         TypeError: if a step is not affine, so that there is no shift.
     """
-    affine = [step for step in steps if isinstance(step, AffineStep | Prediction)]
+    affine = [step for step in steps if isinstance(step, AffineStep)]
     if len(affine) < len(steps):
         raise TypeError("expected steps of affine transforms, got one that has no shift")
     shift, log_scale = affine[0].shift, affine[0].log_scale

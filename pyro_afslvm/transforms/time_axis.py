@@ -35,3 +35,20 @@ def previous_frames(values: Tensor, history: Tensor | None, frame_dims: int) -> 
         history = torch.zeros_like(values.narrow(dim, 0, 1))
     last = history.narrow(dim, history.shape[dim] - 1, 1)
     return join(last, values, frame_dims).narrow(dim, 0, length)  # the present is never visible
+
+
+def last_frames(
+    values: Tensor, history: Tensor | None, lags: int, frame_dims: int
+) -> Tensor | None:
+    """The last frames before each of ``values``: ``(*batch, T, *frame_shape, lags)``.
+
+    The latest is at the end; before the first of all they are zero. ``None`` for no lags.
+    """
+    if not lags:
+        return None
+    dim, length = -1 - frame_dims, time_length(values, frame_dims)
+    full = join(history, values, frame_dims)
+    zeros = torch.zeros_like(full.narrow(dim, 0, 1))
+    padded = torch.cat([*[zeros] * lags, full], dim)
+    first = padded.shape[dim] - length - lags  # the present is never visible
+    return torch.stack([padded.narrow(dim, first + lag, length) for lag in range(lags)], -1)

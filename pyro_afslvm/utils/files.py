@@ -18,6 +18,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def shown(text: str) -> str:
+    """Give a text that may hold names of files, whose bytes need not be of the locale, as Unicode.
+
+    >>> shown("gr\\udcc3\\udcb6sse"), shown("gr\\udcf6sse")
+    ('grösse', 'gr\ufffdsse')
+    """
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON that is whole or not there."""
     write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())

@@ -18,6 +18,7 @@ class Stream(IntEnum):
     PICTURES = 1 << 23
     PROGRAM = 1 << 24
     PARTICLES = 1 << 25
+    ESTIMATE = 1 << 26
 
 
 def seed_step(seed: int, step: int, stream: int) -> None:

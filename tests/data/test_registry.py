@@ -138,7 +138,10 @@ def test_a_source_of_a_module(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["evaluate", "run", "--limit", "2"]) == 0
     forget()
     error = refused(capsys, "evaluate", "run", "--limit", "2")
-    assert "mine.Ramp is no source that is known here" in error
+    assert error == (
+        "afslvm: error: the data of run are of mine.Ramp, which is no source that is known here: "
+        "give --data mine.Ramp and its settings, or --trust to import it"
+    )
     assert "mine" not in sys.modules
     assert main(["evaluate", "run", "--limit", "2", "--trust"]) == 0
     results = json.loads(Path("run/results.json").read_text())

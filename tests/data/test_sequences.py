@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_afslvm.data import EmptySplitError, ShortSplitError, StoredSequences
+from pyro_afslvm.data import (
+    EmptySplitError,
+    GeneratedSequences,
+    ShortSplitError,
+    StoredSequences,
+)
 
 LENGTHS = [10, 3, 7, 4]
 
@@ -82,3 +87,27 @@ def test_float_vectors() -> None:
     )
     assert data[1].dtype == torch.float32
     assert torch.equal(data[1], torch.from_numpy(stored[4:8]))
+
+
+def test_windows_say_which_sequence_and_unit_they_are_of() -> None:
+    data = sequences("test")
+    assert data.sequences.tolist() == data.units.tolist() == [0, 0, 2, 3]
+    shared = sequences("test", units=[7, 7, 7, 5])
+    assert shared.sequences.tolist() == [0, 0, 2, 3]
+    assert shared.units.tolist() == [7, 7, 7, 5]
+    longer = sequences("test", num_frames=7, units=[7, 7, 7, 5])
+    assert longer.units.tolist() == [7, 7]  # the same numbers for crops of any length
+
+
+def test_one_window_or_all_is_named() -> None:
+    assert sequences("test").windows == "all"
+    assert sequences("test", max_windows=1).windows == "one"
+
+
+def test_generated_sequences_are_units_by_themselves() -> None:
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(256, size=(2, 1, 4, 4), dtype=np.uint8)
+
+    data = GeneratedSequences(draw, size=3, seed=0, split="test")
+    assert data.units.tolist() == data.sequences.tolist() == [0, 1, 2]
+    assert data.windows == "one"

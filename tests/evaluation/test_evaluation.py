@@ -8,12 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_afslvm import FlowModel, Pair, TemporalAffine
-from pyro_afslvm.data import GaussianDequantization, MovingDigits, dequantization
+from pyro_afslvm import SLVM, FilteringGuide, FlowModel, LSTMConditioner, Pair, TemporalAffine
+from pyro_afslvm.data import (
+    GaussianDequantization,
+    MovingDigits,
+    NoDequantization,
+    SequenceSource,
+    StoredSequences,
+    dequantization,
+)
 from pyro_afslvm.distributions import across_time, standard_normal
 from pyro_afslvm.evaluation.metrics import evaluate, likelihood
 from pyro_afslvm.evaluation.pictures import pictures
+from pyro_afslvm.networks import ConvDecoder, ConvEncoder
 from pyro_afslvm.transforms import AffineParameters, Conditioner, LastFrame
+from tests.support import kalman
 
 SOURCE = MovingDigits(size=16, test_size=6)
 
@@ -140,3 +149,155 @@ def test_pictures_start_with_what_was_given():
     assert not np.array_equal(samples[0, :, 5:], samples[1, :, 5:])
     frames = arrays["shift_1"] + arrays["scale_1"] * arrays["noise_1"]
     np.testing.assert_allclose(frames, arrays["frames"], atol=1e-5)
+
+
+# ---- what is a bound, and of what ----
+
+
+def test_the_last_terms_of_a_bound_are_no_bound_and_the_true_one_stands_beside(float64: None):
+    pair = kalman.exact_pair(flow=False)  # with the exact posterior, which sees all frames
+    x = kalman.sequences(pair.model, 200)
+    scored, dims = 3, x.shape[-1]
+    with torch.no_grad():
+        of_all = kalman.evidence(pair.model, x)
+        conditional = of_all - kalman.evidence(pair.model, x[:, :-scored])
+    found = likelihood(pair, [*x], dequantization=Exact(), scored_frames=scored, num_samples=20)
+    excess = scored * dims * found.per_sequence - conditional.numpy()
+    assert excess.mean() > 5 * excess.std() / math.sqrt(len(x))  # above log p(last | first)
+    assert found.whole is not None
+    np.testing.assert_allclose(
+        found.whole.per_sequence * x.shape[1] * dims, of_all.numpy(), rtol=1e-9
+    )
+    assert found.whole.num_values == x.numel()
+    assert found.num_values == 200 * scored * dims
+
+
+class Exact(NoDequantization):
+    """Values as they are, in double precision."""
+
+    def __call__(self, frames, *, generator=None):
+        return frames
+
+
+def test_all_scored_frames_are_a_bound_by_themselves(float64: None):
+    pair = kalman.exact_pair(flow=False)
+    x = kalman.sequences(pair.model)
+    found = likelihood(pair, [*x], dequantization=Exact(), scored_frames=x.shape[1])
+    assert found.whole is None
+    flow = likelihood(
+        copy_last_frame(),
+        SOURCE.dataset("test", num_frames=16),
+        dequantization=dequantization("gaussian"),
+        scored_frames=10,
+    )
+    assert flow.whole is None  # exact for every frame, however many there are
+
+
+def small_slvm(context_length: int | None) -> Pair:
+    prior = TemporalAffine(LSTMConditioner(4, hidden=8))
+    decoder = ConvDecoder(4, (1, 16, 16), width=4)
+    model = SLVM((1, 16, 16), 4, prior=prior, decoder=decoder, context_length=context_length)
+    encoder = ConvEncoder((1, 16, 16), features=8, width=4)
+    return Pair(model, FilteringGuide(model, encoder, hidden=8))
+
+
+def test_results_name_the_conditional_figure_and_hold_the_true_bound():
+    results = evaluate(small_slvm(None), SOURCE)
+    assert results["protocol"]["bound"] == "last 10 of 13 terms of an ELBO"
+    assert results["whole_frames"] == 13
+    for name in ("nats_per_dim", "bits_per_dim"):
+        assert results[f"whole_{name}"] != results[name]
+        assert results[f"whole_{name}_error"] > 0
+    given = evaluate(small_slvm(3), SOURCE)
+    assert given["protocol"]["bound"] == "ELBO"
+    for name in ("frames", "nats_per_dim", "nats_per_dim_error", "bits_per_dim"):
+        assert given[f"whole_{name}"] is None
+
+
+# ---- units, windows ----
+
+
+class Clips(SequenceSource):
+    """Videos of 40 frames, which hold three windows of 13 or two of 16."""
+
+    name, unit, frame_shape = "clips", "video", (1, 16, 16)
+
+    def __init__(self, *, videos: int = 6) -> None:
+        self.videos = videos
+
+    def dataset(self, split, *, num_frames):
+        stored = np.random.default_rng(len(split)).integers(
+            256, size=(self.videos, 40, 1, 16, 16), dtype=np.uint8
+        )
+        stored += np.arange(self.videos, dtype=np.uint8)[:, None, None, None, None]
+        stored[:, :, :, :8] = 0
+        return StoredSequences(
+            lambda i, a, b: stored[i, a:b].copy(),
+            lengths=[40] * self.videos,
+            num_frames=num_frames,
+            seed=0,
+            split=split,
+        )
+
+    def describe(self):
+        return {"name": self.name, "videos": self.videos}
+
+
+def test_error_bars_are_over_videos_not_windows():
+    results = evaluate(copy_last_frame(), Clips())
+    values = np.array(results["per_sequence"]["nats_per_dim"])
+    assert results["per_sequence"]["unit"] == [*np.repeat(range(6), 3)]
+    assert (results["num_sequences"], results["num_units"]) == (18, 6)
+    means = values.reshape(6, 3).mean(1)
+    assert results["nats_per_dim"] == pytest.approx(values.mean())
+    assert results["nats_per_dim_error"] == pytest.approx(means.std(ddof=1) / math.sqrt(6))
+    assert results["unit"] == "video"
+
+
+def test_no_error_bar_from_fewer_than_five_videos():
+    results = evaluate(copy_last_frame(), Clips(videos=4))
+    assert results["num_sequences"] == 12
+    assert results["nats_per_dim_error"] is results["bits_per_dim_error"] is None
+    limited = evaluate(copy_last_frame(), Clips(), limit=12)  # windows of four videos
+    assert limited["num_units"] == 4
+    assert limited["nats_per_dim_error"] is None
+
+
+def test_one_window_of_each_sequence_or_all_are_named_and_chosen():
+    every = evaluate(copy_last_frame(), Clips())
+    one = evaluate(copy_last_frame(), Clips(), windows="one")
+    assert every["protocol"]["windows"] == "all"
+    assert one["protocol"]["windows"] == one["protocol_bits"]["windows"] == "one"
+    assert (one["num_sequences"], one["num_units"]) == (6, 6)
+    assert evaluate(copy_last_frame(), SOURCE)["protocol"]["windows"] == "one"
+    with pytest.raises(ValueError, match="moving_digits has one crop of each sequence"):
+        evaluate(copy_last_frame(), SOURCE, windows="all")
+
+
+# ---- bits, correlations ----
+
+
+def test_the_floor_of_bits_is_that_of_a_perfect_model_of_gaussian_noise():
+    """Who knows the pixels, and takes them for noisy ones, has so many bits per dimension."""
+    pixels = torch.randint(256, (6, 13, 1, 16, 16), dtype=torch.uint8)
+    uniform = dequantization("uniform")
+    x = uniform(pixels).double()
+    known = torch.distributions.Normal(pixels.double() / 255, 1 / 256)
+    bits = uniform.to_report(known.log_prob(x).mean().item())
+    assert uniform.floor_of_gaussian(pixels) == pytest.approx(bits, abs=5e-3)
+    assert bits == pytest.approx(1.446, abs=0.01)
+    results = evaluate(copy_last_frame(), SOURCE)
+    assert 1.45 < results["bits_per_dim_floor"] < 1.57
+
+
+def test_correlations_of_training_sequences_and_of_moving_pixels_are_recorded():
+    results = evaluate(copy_last_frame(), SOURCE)
+    for name in ("correlation", "absolute_correlation", "moving_correlation", "train_correlation"):
+        assert -1 <= results[f"{name}_x"] <= 1
+        assert -1 <= results[f"{name}_y"] <= 1
+    assert results["moving_correlation_x"] != results["correlation_x"]
+    assert results["train_correlation_x"] != results["correlation_x"]
+    assert results["absolute_correlation_y"] >= abs(results["correlation_y"])
+    none = evaluate(small_slvm(None), SOURCE)
+    assert none["correlation_y"] is none["moving_correlation_y"] is None
+    assert none["train_correlation_y"] is None

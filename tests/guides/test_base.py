@@ -25,13 +25,13 @@ from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncode
 from pyro_afslvm.objectives import bound_terms, log_prob_per_step, smc
 from tests.support.guides import (
     EACH,
-    GIVEN,
     GUIDES,
     LATENT,
     MODELS,
     PAIRS,
     SIZE,
     encoder,
+    model_of,
     plain,
     same_updates,
     sequences,
@@ -184,9 +184,8 @@ def test_a_ragged_batch_is_its_sequences_one_by_one(model: str, guide: str):
     z = whole.sample()
     of_q = log_prob_per_step(whole, z)
     of_x = pair.model.log_prob(x, z, lengths=LENGTHS)
-    given = GIVEN if pair.model.flow is not None else 0
     for i, length in enumerate(LENGTHS.tolist()):
-        steps = length - given
+        steps = length - pair.model.context_length
         alone = pair.guide.distribution(pair.model.batch(x[i : i + 1, :length]))
         expected = log_prob_per_step(alone, z[i : i + 1, :steps])[0]
         torch.testing.assert_close(of_q[i, :steps], expected, rtol=1e-9, atol=1e-9)
@@ -283,7 +282,7 @@ def test_an_iaf_of_another_size():
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_copy_of_the_pair_stays_a_pair(guide: str):
-    pair, x = system("plain", guide), sequences()
+    pair, x = system(model_of(guide), guide), sequences()
     Trace_ELBO().loss(*pair, x)
     other = copy.deepcopy(Pair(*pair))
     assert other.guide.model is other.model
@@ -293,7 +292,7 @@ def test_a_copy_of_the_pair_stays_a_pair(guide: str):
             p.zero_()
     pyro.set_rng_seed(0)
     changed = Trace_ELBO().loss(*other, x)
-    fresh = system("plain", guide)
+    fresh = system(model_of(guide), guide)
     pyro.set_rng_seed(0)
     assert changed == Trace_ELBO().loss(*fresh, x)
 
@@ -312,7 +311,7 @@ def test_state_dicts(model: str, guide: str):
 
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_holds_nothing_of_its_model(guide: str):
-    model, posterior = system("plain", guide)
+    model, posterior = system(model_of(guide), guide)
     of_model = {id(p) for p in model.parameters()}
     assert not of_model & {id(p) for p in posterior.parameters()}
 

@@ -1,6 +1,7 @@
 """The iterative guide: what its updates are, and that they help."""
 
 from itertools import pairwise
+from typing import Any
 
 import pyro
 import pytest
@@ -8,7 +9,8 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 
-from pyro_afslvm import IterativeGuide
+from pyro_afslvm import SLVM, IterativeGuide, LSTMConditioner, TemporalMixture
+from pyro_afslvm.networks import MLPDecoder
 from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.transforms import AffineParameters
 from tests.support.guides import LATENT, PAIRS, SIZE, plain, sequences, system
@@ -51,7 +53,7 @@ def test_the_gradient_the_iterative_guide_uses_is_that_of_the_bound():
 
     def bound(shift: Tensor, log_scale: Tensor) -> Tensor:
         z = shift + log_scale.exp() * eps
-        p = model.prior.predict(z, prior, context=past)
+        p = model.prior.predict(z, prior, context=past).transform
         log_p = torch.distributions.Normal(p.shift, p.log_scale.exp()).log_prob(z).sum()
         location, scale = model.decoder(torch.cat([z, past], -1))
         log_y = torch.distributions.Normal(location, scale).log_prob(y).sum()
@@ -105,3 +107,39 @@ def test_wrong_iterations():
         guide.iterations = -2
     with pytest.raises(ValueError, match="at least 1 hidden layer"):
         IterativeGuide(plain(), hidden=())
+
+
+def test_a_prior_without_shift_and_scale_is_refused() -> None:
+    prior = TemporalMixture(LSTMConditioner(4, hidden=8, num_parameters=9))
+    model = SLVM((2,), 4, prior=prior, decoder=MLPDecoder(4, 2))
+    with pytest.raises(TypeError, match="no iterative guide: TemporalMixture is not affine"):
+        IterativeGuide(model)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.parametrize("name", ["JitTrace_ELBO", "JitTraceGraph_ELBO"])
+@pytest.mark.parametrize("model", ["plain", "vrnn"])
+def test_a_jit_objective_follows_data_and_parameters(name: str, model: str) -> None:
+    """It is traced once; nothing of that run is a constant afterwards."""
+    pair = system(model, "iterative")
+    parameters = [p for part in pair for p in part.parameters()]
+
+    def loss_and_gradients(elbo: Any, x: torch.Tensor) -> Any:
+        pyro.set_rng_seed(7)
+        loss = elbo.loss_and_grads(*pair, x)
+        found = [p.grad.clone() for p in parameters if p.grad is not None]
+        for p in parameters:
+            p.grad = None
+        return loss, found
+
+    jit = getattr(pyro.infer, name)(ignore_jit_warnings=True)
+    loss_and_gradients(jit, sequences())
+    with torch.no_grad():
+        for p in parameters:
+            p.add_(0.05 * torch.randn_like(p))
+    x = sequences()
+    plain = getattr(pyro.infer, name.removeprefix("Jit"))()
+    loss, gradients = loss_and_gradients(jit, x)
+    expected, of_plain = loss_and_gradients(plain, x)
+    assert loss == pytest.approx(expected)
+    torch.testing.assert_close(gradients, of_plain)

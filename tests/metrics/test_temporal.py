@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_afslvm.metrics import temporal_correlation
+from pyro_afslvm.metrics import temporal_correlation, temporal_correlations
 
 
 def autoregressive(a: float, shape: tuple[int, ...], num_frames: int) -> torch.Tensor:
@@ -120,3 +120,55 @@ def test_lengths_that_do_not_fit(lengths: torch.Tensor, message: str) -> None:
 def test_too_little_to_correlate(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least 2 frames"):
         temporal_correlation(torch.zeros(shape))
+
+
+def test_signs_that_cancel_are_seen_by_the_absolute_correlation() -> None:
+    up, down = autoregressive(0.6, (1000, 3), 20), autoregressive(-0.6, (1000, 3), 20)
+    found = temporal_correlations(torch.cat([up, down], -1))
+    assert found.signed == pytest.approx(0.0, abs=0.01)
+    assert found.absolute == pytest.approx(0.6, abs=0.01)
+    assert found.num_pairs == 1000 * 19
+
+
+def test_absolute_correlation_of_white_noise_is_that_of_its_size() -> None:
+    for sequences in (5, 50):
+        found = temporal_correlations(torch.randn(sequences, 11, 40, 40))
+        assert found.absolute == pytest.approx(found.absolute_of_noise, rel=0.1)
+    assert found.signed == pytest.approx(0.0, abs=0.006)
+
+
+def test_moving_pixels_are_told_from_those_that_show_noise() -> None:
+    """Nine pixels of ten are black but for noise: the mean over pixels does not see the tenth."""
+    black = 0.01 * torch.randn(300, 20, 9)
+    moving = autoregressive(0.8, (300, 1), 20)
+    x = torch.cat([black, moving], -1)
+    changes = torch.zeros(300, 19, 10, dtype=torch.bool)
+    changes[..., 9] = True
+    found = temporal_correlations(x, moving=changes)
+    assert found.signed == pytest.approx(0.08, abs=0.01)
+    assert found.moving == pytest.approx(0.8, abs=0.02)
+    everywhere = temporal_correlations(x.round(decimals=1)).moving  # where the pixels change
+    assert everywhere == pytest.approx(found.moving, abs=0.05)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_difference_of_white_noise_from_the_mean_of_a_window(window: int) -> None:
+    """What a flow leaves of black pixels where it looks at their noise."""
+    noise = torch.randn(4000, 20 + window, 3)
+    y = noise[:, window:] - sum(noise[:, i : 20 + i] for i in range(window)) / window
+    assert temporal_correlation(y) == pytest.approx(-1 / (window**2 + window), abs=0.01)
+
+
+def test_nothing_that_moves_has_no_correlation_of_its_own() -> None:
+    x = torch.randn(5, 4, 3)
+    still = temporal_correlations(x, moving=torch.zeros(5, 3, 3, dtype=torch.bool))
+    assert math.isnan(still.moving)
+    assert still.signed == temporal_correlation(x)
+    with pytest.raises(ValueError, match=r"expected moving of shape \(5, 3, 3\), got \(5, 4, 3\)"):
+        temporal_correlations(x, moving=torch.ones(5, 4, 3, dtype=torch.bool))
+
+
+def test_padding_moves_nothing() -> None:
+    x, lengths = ragged()
+    padded = torch.where((torch.arange(5) < lengths[:, None])[..., None, None, None], x, 1e30)
+    assert temporal_correlations(padded, lengths) == temporal_correlations(x, lengths)

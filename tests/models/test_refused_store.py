@@ -122,6 +122,19 @@ def test_a_store_of_an_older_version_is_refused() -> None:
     refused(lambda: again.model(X), r"loaded with SLVM_0, which is not this SLVM_\w+ but")
 
 
+def test_a_model_in_a_circle_of_references_leaves_its_name() -> None:
+    first = make(0)
+    first.model.circle = [first.model]  # only the collector frees it
+    first.guide.circle = [first.guide]
+    run(first)
+    names = {key.partition(".")[0] for key in store()}
+    del first
+    store().clear()
+    again = make(0)
+    run(again)
+    assert {key.partition(".")[0] for key in store()} == names
+
+
 def test_a_model_that_has_run_warns_of_what_is_not_for_it() -> None:
     pair, state = make(0), saved()
     run(pair)

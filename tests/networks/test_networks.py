@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from pyro_afslvm import ConvConditioner, FlowModel, TemporalAffine
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, mlp
 from pyro_afslvm.networks.convolutional import pyramid
-from pyro_afslvm.networks.layers import convolution, normalization, on_frames
+from pyro_afslvm.networks.layers import convolution, normalization, on_frames, single_steps
 
 SHAPES = [
     (1, 8, 8),
@@ -107,7 +108,7 @@ def test_networks_refuse_what_the_pyramid_refuses() -> None:
 
 
 def test_an_unknown_norm_is_refused() -> None:
-    expected = "norm must be 'batch', 'group' or None, got 'layer'"
+    expected = "norm must be 'batch', 'batch_per_step', 'group' or None, got 'layer'"
     for make in (
         lambda: normalization("layer", 8),
         lambda: convolution(1, 8, norm="layer"),
@@ -203,7 +204,7 @@ def test_a_network_of_frames_sees_one_flat_batch() -> None:
     assert seen == [(6, 1, 4, 4)]
 
 
-@pytest.mark.parametrize("norm", ["batch", "group", None])
+@pytest.mark.parametrize("norm", ["batch", "batch_per_step", "group", None])
 def test_every_parameter_gets_a_finite_gradient(norm: Any) -> None:
     encoder = ConvEncoder(SMALL, features=8, width=4, norm=norm)
     decoder = ConvDecoder(8, SMALL, width=4, norm=norm)
@@ -213,3 +214,91 @@ def test_every_parameter_gets_a_finite_gradient(norm: Any) -> None:
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
+
+
+# ---- batch norm and time ----
+
+
+def step_norm() -> ConvEncoder:
+    return ConvEncoder(SMALL, features=8, width=4, norm="batch_per_step").train()
+
+
+def jacobian_over_time(encoder: ConvEncoder) -> torch.Tensor:
+    """Largest derivative of the features at time t by the frame at time s, (t, s)."""
+    x = torch.rand(3, 5, *SMALL, requires_grad=True)
+    features = encoder(x)
+    found = torch.zeros(5, 5)
+    for t in range(5):
+        weights = torch.randn(3, features.shape[-1])
+        (gradient,) = torch.autograd.grad((features[:, t] * weights).sum(), x, retain_graph=True)
+        found[t] = gradient.abs().amax((0, 2, 3, 4))
+    return found
+
+
+def test_batch_norm_couples_frames_in_time_and_that_of_each_step_does_not() -> None:
+    folded = jacobian_over_time(ConvEncoder(SMALL, features=8, width=4, norm="batch").train())
+    assert (folded.triu(1)[:4, 1:].diagonal() > 0).all()  # the future is seen
+    apart = jacobian_over_time(step_norm())
+    assert (apart.diagonal() > 0).all()
+    assert (apart - torch.diag(apart.diagonal()) == 0).all()  # exactly
+
+
+def test_steps_apart_are_as_frame_by_frame() -> None:
+    whole, alone = step_norm(), step_norm()
+    alone.load_state_dict(whole.state_dict())
+    x = torch.rand(3, 4, *SMALL)
+    expected = torch.stack([alone(x[:, t]) for t in range(4)], 1)
+    torch.testing.assert_close(whole(x), expected)
+    for name, value in whole.state_dict().items():  # running statistics too, in their order
+        torch.testing.assert_close(value, alone.state_dict()[name], msg=name)
+    for encoder in (whole, alone):
+        encoder.eval()
+    torch.testing.assert_close(whole(x), torch.stack([alone(x[:, t]) for t in range(4)], 1))
+
+
+def test_weights_of_both_batch_norms_are_the_same_and_so_is_evaluation() -> None:
+    folded = ConvEncoder(SMALL, features=8, width=4, norm="batch")
+    apart = step_norm()
+    apart.load_state_dict(folded.state_dict())
+    x = torch.rand(3, 4, *SMALL)
+    torch.testing.assert_close(apart.eval()(x), folded.eval()(x))
+
+
+def test_single_steps_have_no_time() -> None:
+    """Of particles and sequences in one step, the statistics are over both."""
+    encoder, x = step_norm(), torch.rand(2, 3, *SMALL)
+    with single_steps():
+        found = encoder(x)
+    torch.testing.assert_close(found, encoder(x.flatten(0, 1)).unflatten(0, (2, 3)))
+
+
+def test_steps_of_one_sequence_have_no_statistics() -> None:
+    with pytest.raises(ValueError, match="at least 2 sequences in training"):
+        step_norm()(torch.rand(1, 4, *SMALL))
+    step_norm().eval()(torch.rand(1, 4, *SMALL))
+
+
+def test_a_flow_with_statistics_of_each_step_is_causal_in_training() -> None:
+    for norm, causal in (("batch", False), ("batch_per_step", True)):
+        torch.manual_seed(0)
+        model = FlowModel(TemporalAffine(ConvConditioner(2, hidden=4, depth=2, norm=norm)), SMALL)
+        x = torch.rand(3, 8, *SMALL, requires_grad=True)
+        terms = model.train().log_prob(x)
+        (gradient,) = torch.autograd.grad(terms[:, 1].sum(), x)  # of frame 4
+        assert gradient[:, 4].abs().max() > 0
+        assert bool((gradient[:, 5:] == 0).all()) is causal
+
+
+def test_recomputed_activations_keep_the_statistics() -> None:
+    plain, recomputed = step_norm(), step_norm()
+    recomputed.load_state_dict(plain.state_dict())
+    recomputed.network.recompute = True
+    x = torch.rand(3, 4, *SMALL)
+    gradients = []
+    for encoder in (plain, recomputed):
+        encoder(x).square().sum().backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(value, recomputed.state_dict()[name], msg=name)

@@ -9,6 +9,7 @@ import torch
 
 from pyro_afslvm import ConvConditioner, FlowModel, TemporalAffine
 from pyro_afslvm.objectives import bound_terms, iwae
+from pyro_afslvm.objectives.importance import estimate
 from tests.support.kalman import (
     build,
     evidence,
@@ -64,8 +65,35 @@ def test_error_is_that_of_repetition(float64: None):
     runs = [iwae(model, guide, x, num_particles=500, chunk=500) for _ in range(100)]
     spread = torch.stack([run.log_evidence for run in runs]).std(0)
     said = torch.stack([run.error for run in runs]).median(0).values
-    assert (said < 0.3).all()  # where the delta method holds
+    assert (said < 0.3).all()  # where few particles are enough
     torch.testing.assert_close(said, spread, rtol=0.4, atol=0)
+
+
+@pytest.mark.parametrize("spread", [0.3, 2.0, 6.0, 15.0])
+def test_error_grows_with_the_spread_of_the_weights(spread: float):
+    """Of log-weights as an untrained guide has them it is off by nats, not by at most one."""
+    log_weights = spread * torch.randn(64, 2000, dtype=torch.float64)
+    found = estimate(log_weights)
+    assert found.error.mean().item() == pytest.approx(found.log_evidence.std().item(), rel=0.2)
+    if spread > 5:
+        assert found.error.median() > 1.0
+
+
+def test_error_of_a_guide_that_was_not_trained(float64: None):
+    model = build()
+    x, guide = sequences(model), random_guide(model, 3)
+    runs = [iwae(model, guide, x, num_particles=32, chunk=32) for _ in range(60)]
+    spread = torch.stack([run.log_evidence for run in runs]).std(0)
+    assert (spread > 1.0).all()
+    said = torch.stack([run.error for run in runs]).mean(0)
+    assert (said > spread / 2).all()
+    assert (said < 2 * spread).all()
+
+
+def test_one_particle_has_no_error(float64: None):
+    model = build()
+    found = iwae(model, random_guide(model, 3), sequences(model), num_particles=1)
+    assert found.error.isnan().all()
 
 
 def test_chunks_change_nothing_but_memory(float64: None):
@@ -121,12 +149,23 @@ def test_ragged_sequences_weigh_as_they_do_alone(float64: None):
     z = torch.randn(7, *x.shape[:2], 2)
 
     def guide(x, *, lengths=None, rows=slice(None)):
-        """Gives these latents, at no density of their own."""
+        """Gives these latents, of density 1 / e."""
         with pyro.plate("sequence", len(x), dim=-1):
-            pyro.sample("z", dist.Delta(z[:, rows, : x.shape[1]], event_dim=2))
+            pyro.sample("z", dist.Delta(z[:, rows, : x.shape[1]], -1.0, event_dim=2))
 
     together = iwae(model, guide, x, num_particles=7, chunk=7, lengths=lengths).log_evidence
     for i, length in enumerate(lengths.tolist()):
         one = partial(guide, rows=slice(i, i + 1))
         alone = iwae(model, one, x[i : i + 1, :length], num_particles=7, chunk=7)
         torch.testing.assert_close(together[i : i + 1], alone.log_evidence, rtol=1e-10, atol=0)
+
+
+def test_the_error_of_few_good_particles_does_not_end_at_one_nat() -> None:
+    even = torch.randn(400, 1, dtype=torch.float64) * 0.3
+    relative = (even - even.logsumexp(0)).exp() * len(even)
+    usual = relative.std(0) / len(even) ** 0.5
+    torch.testing.assert_close(estimate(even).error, usual, rtol=0.02, atol=0)
+    one = torch.full((100, 1), -50.0, dtype=torch.float64)
+    one[17] = 0.0  # without it the estimate would be 45 nats lower, which is spread and bias
+    assert 45 < float(estimate(one).error) < 45 * 2**0.5
+    assert estimate(one[:1]).error.isnan()

@@ -55,7 +55,7 @@ def invert(flow: TemporalAffine, x: dict[int, Tensor]) -> tuple[dict[int, Tensor
             log_scale = flow.initial_log_scale[t - start]
         else:
             history = torch.stack([x[s] for s in range(start, t)], 1)
-            shift, log_scale = (p[:, 0] for p in flow.conditioner(x[t][:, None], history=history))
+            shift, log_scale = flow.conditioner(x[t][:, None], history=history)[:, 0].unbind(-1)
         log_scale = log_scale.clamp(-10.0, math.log(10.0)).expand_as(x[t])
         if t - start >= window and flow.conditioner.residual:
             shift = x[t - 1] + log_scale.exp() * shift
@@ -86,8 +86,7 @@ def eq_20(pair: Pair, x: Tensor, z: Tensor | None) -> tuple[Tensor, Tensor]:
             z[:, i : i + 1], history=past, context=torch.stack(features, 1)
         )
         q, p = (
-            total(normal(z[:, i], a.shift[:, 0], a.log_scale[:, 0].exp()))
-            for a in (posterior, prior)
+            total(normal(z[:, i], a[:, 0, :, 0], a[:, 0, :, 1].exp())) for a in (posterior, prior)
         )
         kl.append(q - p)
     zero = torch.zeros(len(x), SCORED)
@@ -127,9 +126,11 @@ def test_terms_per_step_sum_to_the_distribution(case: str, float64: None) -> Non
 
 
 def test_no_log_prob_per_step_of_what_couples_time() -> None:
-    whole = dist.MultivariateNormal(torch.zeros(3), torch.eye(3)).expand([2]).to_event(1)
+    whole = dist.MultivariateNormal(torch.zeros(3), torch.eye(3))
     with pytest.raises(TypeError, match="no log-probability per step of"):
-        log_prob_per_step(whole, torch.zeros(2, 3))
+        log_prob_per_step(whole, torch.zeros(3))
+    frames = whole.expand([2]).to_event(1)  # what couples the entries of a frame has one
+    assert log_prob_per_step(frames, torch.zeros(2, 3)).shape == (2,)
 
 
 # ---- particles ----

@@ -15,7 +15,7 @@ import xarray as xr
 from PIL import Image
 from pyro.infer import JitTrace_ELBO, Trace_ELBO
 
-from inference import bounds, swap_guides
+from inference import bounds, swap_guides, table1
 from inference import rollout as rollout_program
 from inference.fixed_model import fixed_model
 from pyro_afslvm import ConvConditioner, FlowModel, Pair, TemporalAffine
@@ -29,6 +29,7 @@ from pyro_afslvm.runs.recipe import build_pair, load_recipe
 from pyro_afslvm.utils.seeding import Stream, seed_step
 from tests.support.guides import GIVEN, sequences, system
 
+ROOT = Path(__file__).parents[2]
 FRAME = (1, 16, 16)
 Capture = pytest.CaptureFixture[str]
 
@@ -82,7 +83,7 @@ def build(frame_shape=(2,)):
 """
 FILTERING = "FilteringGuide(model, MLPEncoder(2, features=5), hidden=4)"
 SMOOTHING = "SmoothingGuide(model, MLPEncoder(2, features=5), summary=4, hidden=4)"
-QUICK = ["--steps", "3", "--validate_every", "1", "--sequences", "4", "--particles", "3"]
+QUICK = ["--steps", "3", "--validate_every", "1", "--sequences", "6", "--particles", "3"]
 
 
 @pytest.fixture
@@ -107,8 +108,8 @@ def test_swap_guides_compares_on_the_same_frames(workplace: Path, capsys: Captur
     assert swap(workplace, "--seeds", "0", "1") == 0
     printed = capsys.readouterr().out
     found = json.loads((workplace / "figures.json").read_text())
-    assert found["protocol"]["sequences"] == 4
-    assert found["errors"] == "over seeds"
+    assert found["protocol"]["sequences"] == 6
+    assert "the range over 2 seeds" in printed
     assert [guide["name"] for guide in found["guides"]] == ["filtering", "smoothing"]
     first, second = found["guides"]
     assert [seed["train_seed"] for seed in second["seeds"]] == [0, 1]
@@ -118,14 +119,19 @@ def test_swap_guides_compares_on_the_same_frames(workplace: Path, capsys: Captur
         for kind, name in (("nats_per_dim", "elbo"), ("nats_per_sequence", "gap")):
             values = [seed[kind][name]["mean"] for seed in guide["seeds"]]
             assert guide[kind][name]["mean"] == pytest.approx(sum(values) / 2)
-            error = abs(values[0] - values[1]) / 2
-            assert guide[kind][name]["error"] == pytest.approx(error)
+            assert guide[kind][name]["low"] == min(values)
+            assert guide[kind][name]["high"] == max(values)
+            assert guide[kind][name]["error_seeds"] is None  # two are too few
+            errors = [seed[kind][name]["error"] for seed in guide["seeds"]]
+            error = math.sqrt((errors[0] ** 2 + errors[1] ** 2) / 2)
+            assert guide[kind][name]["error"] == pytest.approx(error)  # over sequences
         assert guide["nats_per_sequence"]["gap"]["mean"] > 0
         assert f"{guide['nats_per_dim']['iwae']['mean']:.4f}".replace("-", "−") in printed
     scored = second["seeds"][0]["nats_per_dim"]["elbo"]["mean"] * 10 * 2
     other = first["seeds"][0]["nats_per_dim"]["elbo"]["mean"] * 10 * 2
     assert second["seeds"][0]["difference"]["elbo"]["mean"] == pytest.approx(scored - other)
-    assert first["difference"]["elbo"] == {"mean": 0.0, "error": 0.0}
+    nothing = dict.fromkeys(("mean", "error", "low", "high"), 0.0)
+    assert first["difference"]["elbo"] == nothing | {"error_seeds": None}
 
 
 def test_swap_guides_goes_on(workplace: Path, capsys: Capture) -> None:
@@ -161,21 +167,24 @@ def test_measured_bounds_are_the_library_s(kind: str) -> None:
 
 
 def test_metrics_by_hand() -> None:
-    first = bounds.Bounds(*(torch.tensor([0.0, 0.0]).double() for _ in range(5)))
+    first = bounds.Bounds(*(torch.zeros(6).double() for _ in range(5)))
     found = bounds.Bounds(
-        elbo=torch.tensor([10.0, 30.0]).double(),
-        iwae=torch.tensor([14.0, 32.0]).double(),
-        smc=torch.tensor([15.0, 35.0]).double(),
-        log_likelihood=torch.tensor([20.0, 42.0]).double(),
-        kl=torch.tensor([10.0, 12.0]).double(),
+        elbo=torch.tensor([10.0, 30.0] * 3).double(),
+        iwae=torch.tensor([14.0, 32.0] * 3).double(),
+        smc=torch.tensor([15.0, 35.0] * 3).double(),
+        log_likelihood=torch.tensor([20.0, 42.0] * 3).double(),
+        kl=torch.tensor([10.0, 12.0] * 3).double(),
     )
     gaussian = dequantization("gaussian")
     metrics = bounds.metrics(found, first, dequantization=gaussian, dims=10)
-    per_dim = metrics["nats_per_dim"]["elbo"]
-    assert per_dim == pytest.approx({"mean": 2.0 - math.log(256), "error": 1.0})
-    assert metrics["nats_per_sequence"]["kl"] == pytest.approx({"mean": 11.0, "error": 1.0})
-    assert metrics["nats_per_sequence"]["gap"] == pytest.approx({"mean": 3.0, "error": 1.0})
-    assert metrics["difference"]["smc"] == pytest.approx({"mean": 25.0, "error": 10.0})
+    per_dim, error = metrics["nats_per_dim"]["elbo"], 1 / math.sqrt(5)
+    assert per_dim == pytest.approx({"mean": 2.0 - math.log(256), "error": error})
+    assert metrics["nats_per_sequence"]["kl"] == pytest.approx({"mean": 11.0, "error": error})
+    assert metrics["nats_per_sequence"]["gap"] == pytest.approx({"mean": 3.0, "error": error})
+    assert metrics["difference"]["smc"] == pytest.approx({"mean": 25.0, "error": 10 * error})
+    few = [0, 0, 1, 1, 2, 2]  # windows of three videos
+    metrics = bounds.metrics(found, first, dequantization=gaussian, dims=10, units=few)
+    assert metrics["difference"]["smc"] == {"mean": 25.0, "error": None}
 
 
 def test_a_model_that_is_held_fixed(workplace: Path, capsys: Capture) -> None:
@@ -309,6 +318,21 @@ def test_rollout_of_vectors(trained: Path, capsys: Capture) -> None:
             assert image.width > 500
 
 
+def test_rollout_goes_further_than_the_truth(trained: Path, capsys: Capture) -> None:
+    short = ["--sequences", "2", "--samples", "3", "--given", "17", "--horizon", "5"]
+    assert rollout_program.main([str(trained), *short]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows if row[:5].strip().isdigit()] == ["1", "2", "3"]
+    with xr.open_dataset(trained / "forecast.nc", engine="h5netcdf") as found:
+        assert np.isfinite(found.x_future.to_numpy()).all()
+        assert found.x_future.sizes["time_future"] == 5
+        known = np.isfinite(found.x_true.to_numpy()).all((0, 2))
+        assert known.tolist() == [True] * 3 + [False] * 2
+        assert np.isfinite(found.crps.sel(forecast="T = 1")).all(
+            "sequence"
+        ).to_numpy().tolist() == [*known]
+
+
 def test_rollout_executes_no_unknown_recipe(trained: Path, capsys: Capture) -> None:
     shutil.rmtree(os.environ["XDG_STATE_HOME"])
     assert rollout_program.main([str(trained)]) == 2
@@ -323,7 +347,7 @@ def test_rollout_executes_no_unknown_recipe(trained: Path, capsys: Capture) -> N
     ("options", "reason"),
     [
         (["--samples", "1"], "samples must be an integer of at least 2, got 1"),
-        (["--horizon", "99"], "the stored sequences of the test split have 20 frames at most"),
+        (["--given", "20"], "the stored sequences of the test split have 20 frames at most"),
         (["--temperatures", "-1"], "expected a temperature of at least 0, got -1"),
         (["--temperatures", "1", "1"], "expected different temperatures"),
         (["--split", "best"], "unknown split 'best'"),
@@ -359,3 +383,33 @@ def test_rollout_of_video(capsys: Capture) -> None:
     assert [row.split()[0] for row in [*rows, mean]] == ["1", "2", "3", "mean"]
     assert {len(row.split()) for row in [*rows, mean]} == {1 + 3 * 3 + 2}
     assert all(picture[:4] == b"\x89PNG" for picture in rollout_program.pictures(found, scores))
+
+
+# ---- table1 over seeds, under uniform noise ----
+
+
+def test_table1_gives_errors_over_sequences_and_the_range_over_seeds(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    recipes = [str(ROOT / f"models/small/{name}.py") for name in ("copy_last_frame", "slvm")]
+    data = ["--data", "MovingDigits", "--data.size", "16", "--data.train_size", "8"]
+    data += ["--data.validation_size", "2", "--data.test_size", "6"]
+    file = tmp_path / "table.json"
+    out = ["--out", str(tmp_path / "out"), "--json", str(file)]
+    options = ["--steps", "2", "--dequantization", "uniform", "--seeds", "[0,1]"]
+    assert table1.main([f"--recipes=[{','.join(recipes)}]", *data, *options, *out]) == 0
+    printed = capsys.readouterr().out
+    assert "± standard error over sequences, in brackets the range over 2 seeds" in printed
+    words = " ".join(printed.split())
+    assert "† nats/dim of models trained on uniform noise are under Gaussian noise" in words
+    assert "of models trained on Gaussian noise" not in words
+    copied, slvm = json.loads(file.read_text())["models"]
+    values = [seed["nats_per_dim"] for seed in slvm["seeds"]]
+    assert (slvm["nats_per_dim"]["low"], slvm["nats_per_dim"]["high"]) == (min(values), max(values))
+    errors = [seed["nats_per_dim_error"] for seed in slvm["seeds"]]
+    assert slvm["nats_per_dim"]["error"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+    assert slvm["nats_per_dim"]["error_seeds"] is None
+    assert slvm["whole_nats_per_dim"]["mean"] is not None
+    assert copied["whole_nats_per_dim"]["mean"] is None
+    assert copied["train_steps"]["mean"] == 1
+    assert copied["seeds"][0]["num_units"] == 6

@@ -19,6 +19,13 @@ def test_the_examples_run(tmp_path: Path) -> None:
     assert (tmp_path / "results.nc").exists()
 
 
+def test_the_programs_on_flows_run(tmp_path: Path) -> None:
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs/flows.md").read_text(), re.DOTALL)
+    assert len(programs) == 2  # covariates, and a flow of one's own
+    for program in programs:
+        run_python("-W", "error", "-c", program, cwd=tmp_path, timeout=120)
+
+
 @pytest.mark.parametrize("page", [README, *sorted(ROOT.glob("docs/*.md"))], ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", page.read_text())

@@ -287,14 +287,28 @@ def test_a_run_with_results_alone_is_enough(make, tmp_path):
     assert "Training</h2>" not in html
 
 
+def test_what_cannot_be_drawn_of_a_run_is_noted_and_the_rest_is_shown(make, tmp_path):
+    bad, good = make("a", "A", -3.0, levels=1), make("b", "B", -3.1, levels=1)
+    parts = {f"{part}_1": video(2, 4) for part in ("shift", "scale", "noise")}
+    np.savez(bad / "pictures.npz", frames=video(2, 5), **parts)
+    (bad / "metrics.csv").write_text("step\n1\n")
+    out = tmp_path / "report.html"
+    assert write_report([bad, good], out) == [
+        f"{bad / 'metrics.csv'}: expected numbers in columns step, seconds, train_nats_per_dim, "
+        "validation_nats_per_dim",
+        f"{bad / 'pictures.npz'}: shift: expected 5 frames, got 4",
+    ]
+    html = out.read_text(encoding="utf-8")
+    assert "Not shown: A, pictures.npz: shift: expected 5 frames, got 4" in html
+    assert str(tmp_path) not in html
+    assert [row[0] for row in Page(html).tables[0][1:]] == ["A", "B"]
+    assert len(Page(html).images) == 4  # curves, flow and rollout of B
+
+
 def test_an_older_report_stays_where_a_file_is_bad(make, tmp_path):
     run = make("a", "A", -3.0, levels=1)
     out = tmp_path / "report.html"
     out.write_text("an older report")
-    parts = {f"{part}_1": video(2, 4) for part in ("shift", "scale", "noise")}
-    np.savez(run / "pictures.npz", frames=video(2, 5), **parts)
-    with pytest.raises(ValueError, match=r"pictures\.npz: shift: expected 5 frames, got 4"):
-        write_report([run], out)
     (run / "results.json").write_text("{")
     with pytest.raises(ValueError, match=r"results\.json: not valid JSON"):
         write_report([run], out)
@@ -319,3 +333,144 @@ def test_curves_of_another_dequantization_share_no_axis(make):
     folders = [make("af1", "1-AF", -3.3), make("discrete", "1-AF, discrete", -3.5)]
     (folders[1] / "settings.json").write_text(json.dumps({"training": {"noise": "uniform"}}))
     assert curves(load_runs(folders)).text == "Training curves of 1-AF"
+
+
+# ---- what numbers say ----
+
+
+def flat(runs):
+    return re.sub(r"\s+", " ", table_text(runs))
+
+
+def scores(values, units=None):
+    units = [*range(len(values))] if units is None else units
+    return {"nats_per_dim": [*values], "unit": units}
+
+
+def test_differences_to_the_best_are_paired(make):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=20)
+    first, second = -3 + shared, -3.2 + shared + 0.01 * rng.normal(size=20)
+    runs = [
+        make("a", "A", float(first.mean()), per_sequence=scores(first)),
+        make("b", "B", float(second.mean()), per_sequence=scores(second)),
+        make("c", "C", -4.0),
+    ]
+    a, b, c = (
+        next(line for line in table_text(runs).splitlines() if line.startswith(name))
+        for name in ("A ", "B ", "C ")
+    )
+    apart = second - first
+    error = apart.std(ddof=1) / np.sqrt(20)
+    assert f"{apart.mean():.3f} ± {error:.3f}" in b
+    assert error < 0.01 < first.std() / np.sqrt(20)
+    assert re.search(r"\* +0 ", a)
+    assert re.search(r"-4.000 ± 0.020 +–", c)
+    assert "Δ to best: less the value of A, paired by sequence" in flat(runs)
+
+
+def test_differences_of_few_units_have_no_error(make):
+    units = [0, 0, 1, 1, 2, 2]
+    runs = [
+        make("a", "A", -3.5, per_sequence=scores(np.arange(6.0) - 6, units), unit="video"),
+        make("b", "B", -4.5, per_sequence=scores(np.arange(6.0) - 7, units), unit="video"),
+    ]
+    line = next(line for line in table_text(runs).splitlines() if line.startswith("B "))
+    assert re.search(r"-4.500 ± 0.020 +-1.000 +4.500", line)
+
+
+def test_a_conditional_figure_is_named_and_the_bound_stands_beside(make, tmp_path):
+    whole = {
+        "whole_nats_per_dim": -4.7,
+        "whole_nats_per_dim_error": 0.04,
+        "whole_bits_per_dim": 6.9,
+        "whole_frames": 8,
+    }
+    bound = {"bound": "last 5 of 8 terms of an ELBO"}
+    runs = [make("slvm", "SLVM", -4.8, protocol=bound, **whole), make("af", "1-AF", -3.0)]
+    html, page = written(runs, tmp_path)
+    head, slvm, flow = page.tables[0]
+    assert head[1:3] == ["nats/dim ↑", "nats/dim of all frames ↑"]
+    assert slvm[1:3] == ["−4.800 ± 0.020 ‡", "−4.700 ± 0.040 (8)"]
+    assert flow[1:3] == ["−3.000 ± 0.020", "–"]
+    assert slvm[head.index("bits/dim of all frames ↓")] == "6.900 (8)"
+    assert "no lower bound on the likelihood of the scored frames" in html
+    assert "last 5 of 8 terms of an ELBO" in flat(runs)
+    assert "‡" not in table_text(runs[1:])
+
+
+def test_bits_of_models_of_gaussian_noise_have_a_floor(make):
+    real = {"protocol": {"noise": "gaussian"}, "protocol_bits": BITS | {"noise": "uniform"}}
+    runs = [make(name, name, -3.0, bits_per_dim_floor=1.53, **real) for name in ("old", "new")]
+    for run, trained in zip(runs, ("gaussian", "uniform"), strict=True):
+        settings = {"training": {"dequantization": trained}}
+        (run / "settings.json").write_text(json.dumps(settings))
+    lines = {line[:3]: line for line in table_text(runs).splitlines()}
+    assert re.search(r"-3.000 ± 0.020\*? +3.000 ± 0.030 †", lines["old"])
+    assert re.search(r"-3.000 ± 0.020 †\*? +3.000 ± 0.030[* ]+0.75", lines["new"])
+    words = flat(runs)
+    assert "Gaussian noise have a floor of 1.53 bits/dim" in words
+    assert "not comparable with those of the literature" in words
+    assert "nats/dim of models trained on uniform noise are under Gaussian noise" in words
+    assert "†" not in table_text([make("unknown", "unknown", -3.0, **real)])
+
+
+def test_the_floor_is_about_where_it_was_not_measured(make):
+    run = make("a", "A", -3.0, protocol={"noise": "gaussian"})
+    (run / "settings.json").write_text(json.dumps({"training": {"noise": "gaussian"}}))
+    assert "a floor of about 1.45 to 1.57 bits/dim" in flat([run])
+
+
+def test_frames_of_two_transforms_stand_in_the_caption(make, tmp_path):
+    runs = [make("a", "1-AF", -3.0), make("b", "2-AF", -2.9, protocol={"context_frames": 6})]
+    caption = table_text(runs).splitlines()[0]
+    assert caption.endswith("test, scored frames 4–8 (2-AF: 7–11)")
+    html, _ = written(runs, tmp_path)
+    assert f"<h3>{caption}</h3>" in html
+
+
+def test_units_of_error_bars_are_told(make):
+    runs = [make("a", "A", -3.0, num_sequences=40, num_units=9, unit="person")]
+    assert "sequences: 40 · standard errors over: 9 persons" in flat(runs)
+    few = make("b", "B", -3.0, nats_per_dim_error=None, num_units=1, unit="trajectory")
+    assert "standard errors over: none of fewer than 5 units, here 1 trajectory" in flat([few])
+    assert " ± " not in table_text([few]).splitlines()[4].split("3.000")[0]
+
+
+def test_windows_are_part_of_the_protocol(make):
+    one, every = ({"windows": name} for name in ("one", "all"))
+    runs = [make("a", "A", -3.0, protocol=one), make("b", "B", -3.0, protocol=every)]
+    assert len(table_text(runs).split("\n\n")) == 2
+    assert "crops of a sequence: one" in flat(runs)
+    assert "crops of a sequence: all that do not overlap" in flat(runs)
+    old = make("c", "C", -3.0)  # of a release that did not say
+    together = table_text([runs[0], old])
+    assert len(together.split("\n\n")) == 1
+    assert "crops of a sequence: one (C: as the data have it)" in re.sub(r"\s+", " ", together)
+
+
+def test_correlations_have_a_table_of_their_own(make, tmp_path):
+    more = {
+        "train_correlation_x": 0.7,
+        "train_correlation_y": -0.1,
+        "absolute_correlation_x": 0.8,
+        "absolute_correlation_y": 0.3,
+        "moving_correlation_x": 0.5,
+        "moving_correlation_y": 0.4,
+        "absolute_correlation_of_noise": 0.05,
+    }
+    runs = [make("a", "1-AF", -3.0, levels=1, **more), make("b", "B", -4.0)]
+    html, page = written(runs, tmp_path)
+    assert page.tables[1] == [
+        [
+            "temporal correlation",
+            "corr x → y, Eq. 31",
+            "the same, training",
+            "mean |corr|",
+            "corr of moving entries",
+        ],
+        ["1-AF", "0.75 → −0.20", "0.70 → −0.10", "0.80 → 0.30", "0.50 → 0.40"],
+        ["B", "0.75", "–", "–", "–"],
+    ]
+    assert "white noise has 0.05" in html
+    assert "0.75 → -0.20   0.70 → -0.10" in re.sub(r" {4,}", "   ", table_text(runs))

@@ -108,3 +108,58 @@ def test_conversion_leaves_the_tree_alone(az: Any) -> None:
     assert data.attrs["protocol"] == PROTOCOL.to_json()
     moved = abs(data["log_likelihood"]["x"] - tree["log_likelihood/x"])
     assert 0 < moved.max() < 1e-6 * abs(tree["log_likelihood/x"]).max()
+
+
+def in_chains(case: str) -> xr.DataTree:
+    if case == "exact":
+        return infer(flow_model(), None, torch.randn(5, 6, 2), num_samples=30, num_chains=4)
+    model, guide, x = vector_pair()
+    lengths = torch.tensor([6, 3, 5]) if case == "ragged" else None
+    options = {} if lengths is not None else {"horizon": 2}
+    return infer(
+        model, guide, x, num_samples=30, num_chains=4, chunk=60, lengths=lengths, **options
+    )
+
+
+CASES = ["full", "ragged", "exact"]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # r_hat of what is the same in all draws
+@pytest.mark.parametrize("case", CASES)
+def test_what_chains_are_for(az: Any, case: str) -> None:
+    data = to_arviz(in_chains(case))
+    assert dict(data["posterior"].sizes)["chain"] == 4
+    for group in ("posterior", "sample_stats", "posterior_predictive", "log_likelihood"):
+        assert len(az.summary(data, group=group))
+    if case != "exact":
+        assert 0.9 < float(az.rhat(data)["z"].max()) < 1.2
+        assert float(az.ess(data)["z"].min()) > 30
+    for dim in ("chain", "draw"):
+        joined = az.concat(data, data.copy(), dim=dim)
+        assert joined["sample_stats"].sizes[dim] == 2 * data["sample_stats"].sizes[dim]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", CASES)
+def test_plots_of_arviz_by_default(az: Any, case: str) -> None:
+    import matplotlib.pyplot as plt
+
+    data = to_arviz(in_chains(case))
+    for plot in (az.plot_ppc, az.plot_bpv, az.plot_rank, az.plot_trace):
+        plot(data)
+        plt.close("all")
+    az.plot_loo_pit(data, y="x")
+    plt.close("all")
+    az.plot_ppc(to_arviz(in_chains(case), entries=True))
+    plt.close("all")
+
+
+def test_replicates_are_of_the_model_given_the_draws(float64: None) -> None:
+    """Their mean is the model's, from the decoder of that draw's latents."""
+    model = build()
+    x = sequences(model, 2)
+    tree = infer(model, near(model, x), x, num_samples=1000, num_chains=4, chunk=1000)
+    z = torch.as_tensor(tree["posterior/z"].values)
+    error = tree["posterior_predictive/x"].values - model.decoder(z)[0].detach().numpy()
+    assert abs(error.mean((0, 1))).max() < 5 * error.std() / 4000**0.5
+    assert tree["posterior_predictive/x"].dims == ("chain", "draw", *tree["observed_data/x"].dims)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import xarray as xr
@@ -14,6 +15,7 @@ from torch import nn
 
 from pyro_afslvm import ConvConditioner, FlowModel, ResNetVAE, ResNetVAEGuide, TemporalAffine
 from pyro_afslvm.data import Protocol
+from pyro_afslvm.objectives import bound_terms
 from pyro_afslvm.results import infer
 from pyro_afslvm.results.particles import evidence as estimate
 from tests.support.inferred import PROTOCOL, flow_model, near, vector_pair
@@ -28,14 +30,15 @@ def test_groups_dimensions_and_coordinates() -> None:
     draws = {"chain": 1, "draw": 5, "sequence": 3}
     expected = {
         "posterior/z": {**draws, "time": 4, "latent": 3},
+        "posterior_predictive/x": {**draws, "time": 4, "feature": 2},
         "posterior_predictive/x_future": {**draws, "time_future": 3, "feature": 2},
         "log_likelihood/x": draws,
         "log_likelihood/x_step": {**draws, "time": 4},
         "sample_stats/lp": draws,
         "sample_stats/log_q": draws,
         "sample_stats/bound": draws,
-        "sample_stats/log_evidence": {"sequence": 3},
-        "sample_stats/log_evidence_error": {"sequence": 3},
+        "sample_stats/log_evidence": draws,
+        "sample_stats/log_evidence_error": draws,
         "observed_data/x": {"sequence": 3, "time": 4, "feature": 2},
         "constant_data/context": {"sequence": 3, "time_context": 2, "feature": 2},
         "constant_data/lengths": {"sequence": 3},
@@ -61,7 +64,7 @@ def test_attributes() -> None:
     assert Protocol.from_json(tree.attrs["protocol"]) == PROTOCOL
     assert json.loads(tree.attrs["versions"]).keys() >= {"python", "torch", "xarray"}
     assert (tree.attrs["bound"], tree.attrs["num_particles"]) == ("IWAE", 3)
-    bare = infer(model, guide, x, num_samples=2)
+    bare = infer(model, guide, x, num_samples=2, replicate=False)
     assert bare.attrs["protocol"] == "null"
     assert "posterior_predictive" not in bare
 
@@ -106,7 +109,7 @@ def test_densities_are_those_of_the_draws() -> None:
     bound = tree["sample_stats/lp"] - tree["sample_stats/log_q"]
     np.testing.assert_allclose(tree["sample_stats/bound"], bound)
     pooled = np.logaddexp.reduce(bound.values[0], 0) - math.log(7)
-    np.testing.assert_allclose(tree["sample_stats/log_evidence"], pooled)
+    np.testing.assert_allclose(tree["sample_stats/log_evidence"][0, 0], pooled)
 
 
 @pytest.mark.parametrize("flow", [False, True])
@@ -117,7 +120,7 @@ def test_exact_posterior_gives_the_evidence(flow: bool, num_particles: int, floa
     guide = near(model, x, wider=1.0)
     tree = infer(model, guide, x, num_samples=4, num_particles=num_particles)
     truth = evidence(model, x).detach().numpy()
-    np.testing.assert_allclose(tree["sample_stats/log_evidence"], truth, atol=1e-8)
+    np.testing.assert_allclose(tree["sample_stats/log_evidence"][0, 0], truth, atol=1e-8)
     np.testing.assert_allclose(tree["log_likelihood/x"][0], np.tile(truth, (4, 1)), atol=1e-8)
     assert tree["sample_stats/log_evidence_error"].max() < 1e-8
 
@@ -129,7 +132,7 @@ def test_more_particles_come_closer_to_the_evidence(float64: None) -> None:
     gaps = []
     for particles in (1, 30):
         tree = infer(model, guide, x, num_samples=3, num_particles=particles, chunk=3)
-        gaps.append((truth - tree["sample_stats/log_evidence"]).mean().item())
+        gaps.append((truth - tree["sample_stats/log_evidence"][0, 0]).mean().item())
     assert 0 < gaps[1] < gaps[0] / 3
 
 
@@ -202,7 +205,7 @@ def test_without_latents_everything_is_exact() -> None:
     exact = model.log_prob(x).detach()
     np.testing.assert_allclose(tree["log_likelihood/x_step"][0, 1], exact, rtol=1e-6)
     np.testing.assert_allclose(tree["log_likelihood/x"][0, 2], exact.sum(-1), rtol=1e-6)
-    np.testing.assert_allclose(tree["sample_stats/log_evidence"], exact.sum(-1), rtol=1e-6)
+    np.testing.assert_allclose(tree["sample_stats/log_evidence"][0, 0], exact.sum(-1), rtol=1e-6)
     assert (tree["sample_stats/log_evidence_error"] == 0).all()
     assert "posterior" not in tree
     assert tree.attrs["bound"] == "exact"
@@ -300,3 +303,43 @@ def test_lengths_out_of_range(lengths: list[int]) -> None:
     model, guide, x = vector_pair()
     with pytest.raises(ValueError, match=r"^lengths must lie in 3\.\.6"):
         infer(model, guide, x, lengths=torch.tensor(lengths))
+
+
+# ---- latents of several shapes ----
+
+
+def several(x: Any, lengths: Any = None, **_: Any) -> None:
+    """Latents of a sequence, a number, a vector and a matrix, and one of each frame."""
+    batch, steps = x.shape[:2]
+    with pyro.plate("sequence", batch):
+        speed = pyro.sample("speed", dist.Normal(torch.zeros(()), 1.0))
+        start = pyro.sample("start", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        turn = pyro.sample("turn", dist.Normal(torch.zeros(2, 2), 1.0).to_event(2))
+        level = pyro.sample("level", dist.Normal(torch.zeros(steps), 1.0).to_event(1))
+        mean = (turn @ torch.ones(2))[..., None, :] + speed[..., None, None]
+        mean = mean + level[..., None] + start.sum(-1)[..., None, None]
+        pyro.sample("x", dist.Normal(mean, 1.0).to_event(2), obs=x)
+
+
+def of_several(x: Any, lengths: Any = None, **_: Any) -> None:
+    steps = x.shape[1]
+    shapes = {"speed": (), "start": (4,), "turn": (2, 2), "level": (steps,)}
+    with pyro.plate("sequence", len(x)):
+        for site, shape in shapes.items():
+            pyro.sample(site, dist.Normal(torch.zeros(shape), 1.0).to_event(len(shape)))
+
+
+def test_latents_of_a_sequence_have_no_time() -> None:
+    tree = infer(several, of_several, torch.randn(3, 4, 2), num_samples=5, num_chains=2)
+    draws = {"chain": 2, "draw": 5, "sequence": 3}
+    assert {name: dict(v.sizes) for name, v in tree["posterior"].data_vars.items()} == {
+        "speed": draws,
+        "start": {**draws, "latent_start": 4},  # as many as there are frames
+        "turn": {**draws, "latent_turn_0": 2, "latent_turn_1": 2},
+        "level": {**draws, "time": 4},
+    }
+
+
+def test_a_latent_of_a_sequence_has_no_terms_step_by_step() -> None:
+    with pytest.raises(TypeError, match=r"no terms step by step: .*'speed'"):
+        bound_terms(several, of_several, torch.randn(3, 4, 2))

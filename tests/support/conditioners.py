@@ -17,7 +17,7 @@ def draw(case: Case, conditioner: Any, *batch: int, length: int = 5, more: int =
 
 
 def steps(case: Case, conditioner: Any, values: Tensor, given: dict[str, Any]) -> Any:
-    """The parameters of every frame, one step after the other."""
+    """The parameters of every frame, ``(*batch, T, *frame, P)``, one step after the other."""
     history, context = given["history"], given["context"]
     dim = -1 - len(case.frame_shape)
     past = 0 if history is None else history.shape[dim]
@@ -28,6 +28,7 @@ def steps(case: Case, conditioner: Any, values: Tensor, given: dict[str, Any]) -
     for t, value in enumerate(values.unbind(dim)):
         entry = None if context is None else context[..., past + t, :]
         parameters, state = conditioner.step(previous, state, context=entry)
-        results.append([p.to(value.dtype).expand_as(value) for p in parameters])
+        shape = (*value.shape, conditioner.num_parameters)
+        results.append(parameters.to(value.dtype).expand(shape))
         previous = value
-    return [torch.stack(part, dim) for part in zip(*results, strict=True)]
+    return torch.stack(results, dim - 1)

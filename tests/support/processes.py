@@ -58,7 +58,7 @@ def start_python(
     *arguments: str, cwd: Path = ROOT, before: tuple[str, ...] = (), **variables: str
 ) -> Program:
     """Start Python, behind another command if one is given, with more environment variables."""
-    out, errors = (tempfile.TemporaryFile("a+") for _ in range(2))  # noqa: SIM115
+    out, errors = (tempfile.TemporaryFile("a+", errors="replace") for _ in range(2))  # noqa: SIM115
     process = subprocess.Popen(
         [*before, sys.executable, *arguments],
         cwd=cwd,

@@ -11,16 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.transforms import (
+    AttentionConditioner,
     ConvConditioner,
+    ConvLSTMConditioner,
+    DilatedConditioner,
+    GlowMap,
     Inverse,
     LastFrame,
     LSTMConditioner,
     MLPConditioner,
+    MotionConditioner,
+    PatchAttentionConditioner,
     TemporalAffine,
+    TemporalAutoregressive,
     TemporalChain,
     TemporalDifference,
     TemporalHierarchy,
+    TemporalMixture,
+    TemporalSpline,
     TemporalTransform,
+    channel_mixing,
+    triangular_mixing,
 )
 from pyro_afslvm.transforms.time_axis import previous_frames
 
@@ -103,6 +114,12 @@ def lstm(**options: Any) -> LSTMConditioner:
     return LSTMConditioner(2, hidden=4, **options)
 
 
+def motion(num_parameters: int = 4, **options: Any) -> MotionConditioner:
+    return MotionConditioner(
+        2, num_parameters=num_parameters, reach=1, block=2, hidden=4, depth=1, **options
+    )
+
+
 def pre_network() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 3), nn.Tanh())
 
@@ -129,6 +146,40 @@ CONDITIONERS: dict[str, Case] = {
     "lstm-context": Case(lambda: lstm(context_features=3), context_features=3),
     "lstm-2-context-pre": Case(
         lambda: lstm(layers=2, context_features=3, pre_network=pre_network()), context_features=3
+    ),
+    **{f"motion-{window}": Case(lambda w=window: motion(window=w), VIDEO) for window in (2, 3)},
+    "dilated": Case(lambda: DilatedConditioner(2, hidden=4, layers=2)),
+    "dilated-3-context": Case(
+        lambda: DilatedConditioner(
+            2, hidden=4, layers=1, kernel=3, context_features=3, dropout=0.3
+        ),
+        context_features=3,
+    ),
+    "attention": Case(lambda: AttentionConditioner(2, hidden=8, heads=2)),
+    "attention-context": Case(
+        lambda: AttentionConditioner(
+            2, hidden=8, heads=2, layers=1, context_features=3, dropout=0.3, residual=True
+        ),
+        context_features=3,
+    ),
+    # frames of 3 by 2 pixels, so that patches stick out
+    "patches": Case(
+        lambda: PatchAttentionConditioner(VIDEO, patch=2, hidden=12, layers=2, heads=2), VIDEO
+    ),
+    "patches-context": Case(
+        lambda: PatchAttentionConditioner(
+            VIDEO, patch=2, hidden=12, layers=2, heads=2, context_features=3, dropout=0.3
+        ),
+        VIDEO,
+        context_features=3,
+    ),
+    "conv-lstm": Case(lambda: ConvLSTMConditioner(VIDEO, patch=2, hidden=4), VIDEO),
+    "conv-lstm-2-context": Case(
+        lambda: ConvLSTMConditioner(
+            VIDEO, patch=1, hidden=4, layers=2, context_features=3, residual=True
+        ),
+        VIDEO,
+        context_features=3,
     ),
     "last-frame": Case(lambda: LastFrame(1)),
     "last-frame-learned": Case(lambda: LastFrame(1, learned_scale=True)),
@@ -225,7 +276,7 @@ AFFINE: dict[str, Case] = {
     **{
         name: over(name, "learned")
         for name in CONDITIONERS
-        if name in CONVOLUTIONS or not name.startswith("conv")
+        if name in CONVOLUTIONS or not name.startswith(("conv-", "motion")) or "lstm" in name
     },
     **{
         f"{name}-given": over(name, None)
@@ -292,7 +343,80 @@ HIERARCHIES: dict[str, Case] = {
     ),
 }
 
+
+def mixture(conditioner: Any, initial: Any = "learned", **options: Any) -> TemporalMixture:
+    return TemporalMixture(conditioner, initial=initial, **{"scale": 0.5, **options})
+
+
+MIXTURES: dict[str, Case] = {
+    "mixture": Case(lambda: mixture(mlp(1, num_parameters=9))),
+    "mixture-logistic-given": Case(
+        lambda: mixture(
+            mlp(2, num_parameters=12),
+            None,
+            centres=["linear", "last", -1.0, 1.0],
+            family="logistic",
+        )
+    ),
+    "mixture-lstm": Case(lambda: mixture(lstm(num_parameters=6), centres=["linear", "last"])),
+    "mixture-conv": Case(
+        lambda: mixture(conv(window=1, num_parameters=9), centres=["last", 0.0, 1.0]), VIDEO
+    ),
+    "mixture-motion": Case(
+        lambda: mixture(
+            motion(14, window=2), None, centres=["predicted", 0.0, "last", "predicted"]
+        ),
+        VIDEO,
+    ),
+    "mixture-patches-context": Case(
+        lambda: mixture(
+            PatchAttentionConditioner(
+                VIDEO, patch=2, hidden=12, layers=1, heads=2, context_features=3, num_parameters=6
+            ),
+            centres=["last", 0.0],
+        ),
+        VIDEO,
+        context_features=3,
+    ),
+    "mixture-2+mlp-1": chain(_mlp(1), lambda: mixture(mlp(2, num_parameters=9))),
+}
+
+
+def spline(conditioner: Any, initial: Any = "learned") -> TemporalSpline:
+    return TemporalSpline(conditioner, bins=3, initial=initial)
+
+
+SPLINES: dict[str, Case] = {
+    "spline": Case(lambda: spline(mlp(1, num_parameters=10))),
+    "spline-lstm-residual": Case(lambda: spline(lstm(num_parameters=10, residual=True))),
+    "spline-conv-given": Case(lambda: spline(conv(window=1, num_parameters=10), None), VIDEO),
+    "spline+mlp-2": chain(_mlp(2), lambda: spline(mlp(1, num_parameters=10))),
+}
+
+SQUARE = (2, 2, 4)  # frames that can be squeezed
+
+
+def _glow(conditioner: Callable[[], Any], initial: Any = "learned") -> Callable[[], Any]:
+    return lambda: TemporalAutoregressive(
+        conditioner(), GlowMap(2, steps=2, features=1, hidden=4, residual=True), initial=initial
+    )
+
+
+MIXINGS: dict[str, Case] = {
+    "triangular": Case(lambda: triangular_mixing(2)),
+    "mlp-2+triangular": chain(_mlp(2), lambda: triangular_mixing(2)),
+    "triangular+lstm": chain(lambda: triangular_mixing(2), _lstm()),
+    "channels+conv-1": chain(lambda: channel_mixing(2), _conv(1, None), shape=SQUARE),
+    "glow": Case(_glow(lambda: conv(window=1, num_parameters=3)), SQUARE),
+    "glow+conv-1-given": chain(
+        _conv(1), _glow(lambda: conv(window=1, num_parameters=3), None), shape=SQUARE
+    ),
+}
+
 NOT_AFFINE: dict[str, Case] = {
+    **MIXTURES,
+    **SPLINES,
+    **MIXINGS,
     "warped": Case(Warped),
     "mlp-2-given+warped": chain(_mlp(2, None), Warped),
     "hierarchy-with-warped": Case(
@@ -314,6 +438,10 @@ KINDS: dict[str, Case] = {
         "mlp-3-given",
         "lstm-residual",
         "lstm-2-context-pre",
+        "dilated",
+        "attention-context",
+        "patches",
+        "conv-lstm-2-context",
         "last-frame-learned",
         "difference",
         "mlp-1+mlp-2+mlp-1",
@@ -323,5 +451,13 @@ KINDS: dict[str, Case] = {
         "hierarchy-context",
         "hierarchy-of-chains",
         "mlp-2-given+warped",
+        "mixture-logistic-given",
+        "spline-conv-given",
+        "spline+mlp-2",
+        "mixture-conv",
+        "mlp-2+triangular",
+        "channels+conv-1",
+        "glow",
+        "mixture-2+mlp-1",
     )
 }

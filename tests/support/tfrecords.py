@@ -54,6 +54,6 @@ def trajectory(number: int, frames: int = FRAMES, size: int = 64) -> bytes:
     for i in range(frames):
         features[f"{i}/image_aux1/encoded"] = picture(number, i)[:size].tobytes()
         features[f"{i}/image_main/encoded"] = bytes(64 * 64 * 3)
-        features[f"{i}/endeffector_pos"] = [0.1, 0.2, 0.3]
-        features[f"{i}/action"] = [0.1, 0.2, 0.3, 0.4]
+        features[f"{i}/endeffector_pos"] = [0.1 * i, 0.2, number]
+        features[f"{i}/action"] = [0.1 * (i + 1), 0.2, 0.3, number]
     return example(features)

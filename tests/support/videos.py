@@ -10,11 +10,11 @@ import numpy as np
 PIXELS = {"mjpeg": "yuvj420p", "ffv1": "gray"}
 
 
-def write_video(path: Path, frames: np.ndarray, *, codec: str = "mpeg4") -> Path:
+def write_video(path: Path, frames: np.ndarray, *, codec: str = "mpeg4", fps: int = 25) -> Path:
     """A small real file from frames (T, H, W) or (T, H, W, 3)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream(codec, rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.bit_rate = PIXELS.get(codec, "yuv420p"), 4_000_000
         layout = "gray" if frames.ndim == 3 else "rgb24"

@@ -207,6 +207,8 @@ def test_evaluation_by_torchrun_has_the_figures_of_one_process(tmp_path: Path) -
     together = json.loads(run.results.read_text())
     assert together["num_sequences"] == 60
     assert together.keys() == alone.keys()
+    for name, values in alone.pop("per_sequence").items():
+        assert together["per_sequence"][name] == pytest.approx(values, rel=1e-5), name
     for name, value in alone.items():
         if isinstance(value, float):
             assert together[name] == pytest.approx(value, rel=1e-5), name

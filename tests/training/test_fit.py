@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyro_afslvm import (
     SLVM,
+    ConvConditioner,
     FilteringGuide,
     FlowModel,
     LSTMConditioner,
@@ -24,6 +25,7 @@ from pyro_afslvm import (
     fit,
 )
 from pyro_afslvm.networks import MLPDecoder, MLPEncoder
+from pyro_afslvm.objectives import bound_terms, iwae
 from pyro_afslvm.training.errors import TrainingError
 from pyro_afslvm.training.fit import FitResult
 from tests.support.guides import sequences, system
@@ -188,6 +190,64 @@ def test_another_objective_and_a_plain_guide() -> None:
     assert pyro.param("loc").all()
 
 
+@pytest.mark.parametrize("name", ["AutoNormal", "AutoDelta", "AutoDiagonalNormal", "own"])
+def test_a_guide_with_latents_of_each_sequence_takes_all_of_them(name: str) -> None:
+    (model, _), data = slvm(), autoregression(num_sequences=12)
+
+    def own(x: Tensor, **_: object) -> None:
+        with pyro.plate("sequence", len(x), dim=-1):
+            loc = pyro.param("loc_of_each", torch.zeros(len(x), x.shape[1], 2))
+            pyro.sample("z", dist.Normal(loc, 0.1).to_event(2))
+
+    def guide() -> object:
+        pyro.clear_param_store()
+        return own if name == "own" else getattr(pyro.infer.autoguide, name)(model)
+
+    for size in (5, 11) if name == "own" else (1, 5, 11):
+        with pytest.raises(ValueError, match="the guide has latents of its own for each sequence"):
+            fit(model, guide(), data, steps=3, batch_size=size, progress=False)
+    assert fit(model, guide(), data, steps=3, batch_size=12, progress=False).bound.isfinite().all()
+
+
+def test_all_sequences_keep_their_order() -> None:
+    data = torch.arange(12.0).reshape(12, 1, 1).expand(12, 3, 1)
+    seen: list[float] = []
+    model = FlowModel(TemporalAffine(MLPConditioner(1, hidden=(2,), window=1)), (1,))
+    forward = model.forward
+    model.forward = lambda x, **given: (seen.extend(x[:, 0, 0].tolist()), forward(x, **given))[1]
+    fit(model, None, data, steps=2, batch_size=16, progress=False)
+    assert seen == 2 * list(map(float, range(12)))
+
+
+def test_ragged_sequences_count_their_own_frames() -> None:
+    data = autoregression(num_sequences=6)
+    lengths = torch.tensor([12, 3, 7, 2, 9, 5])
+    model, other = flow_model(), flow_model()
+    padded = data.clone()
+    for row, length in zip(padded, lengths, strict=True):
+        row[length:] = 77.0  # whatever is there
+    options = {"steps": 1, "batch_size": 6, "progress": False}
+    result = fit(model, None, padded, lengths=lengths, **options)
+    alone = [other.log_prob(data[i : i + 1, :n]).sum() for i, n in enumerate(lengths)]
+    expected = torch.stack(alone).sum() / (lengths - 1).sum()
+    torch.testing.assert_close(result.bound[0], expected.detach())
+    expected.neg().backward()
+    torch.nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+    torch.optim.Adam(other.parameters(), 1e-3).step()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_ragged_sequences_with_latents_and_batches() -> None:
+    (model, guide), data = slvm(), autoregression(num_sequences=20)
+    lengths = torch.randint(1, 13, (20,))
+    result = fit(model, guide, data, lengths=lengths, steps=5, batch_size=4, progress=False)
+    assert result.bound.isfinite().all()
+    for wrong in (lengths[:5], torch.zeros(20, dtype=torch.long), torch.full((20,), 13)):
+        with pytest.raises(ValueError, match="lengths"):
+            fit(model, guide, data, lengths=wrong, steps=1, progress=False)
+
+
 def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
     result = fit(flow_model(), None, autoregression(num_sequences=3), steps=4, progress=False)
     assert result.bound.isfinite().all()
@@ -275,3 +335,25 @@ def test_fit_leaves_the_modes_as_they_were():
     assert seen == [True, True]
     assert not pair.model.training
     assert not pair.guide.training
+
+
+def test_latents_without_a_guide_are_refused() -> None:
+    (model, _), data = slvm(), autoregression(num_sequences=5)
+    with pytest.raises(ValueError, match="expected a guide for the latents z, got none"):
+        fit(model, None, data, steps=1, progress=False)
+    for estimate in (iwae, bound_terms):
+        with pytest.raises(ValueError, match="expected a guide with the model's latents z"):
+            estimate(model, None, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.full((4, 5, 1, 8, 8), 0.5), "the data are constant"),
+        (torch.randint(256, (4, 5, 1, 8, 8)) / 255, "8-bit pixels without noise"),
+    ],
+)
+def test_data_without_an_upper_bound_are_named(data: Tensor, message: str) -> None:
+    model = FlowModel(TemporalAffine(ConvConditioner(1, hidden=4, window=1)), (1, 8, 8))
+    with pytest.warns(UserWarning, match=message):
+        fit(model, None, data, steps=1, progress=False)

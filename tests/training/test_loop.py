@@ -75,11 +75,8 @@ def test_fit_and_the_command_line_take_the_same_steps() -> None:
     fit(*one, x, steps=4, batch_size=len(x), learning_rate=1e-2, progress=False)
     loss = BoundLoss(other)
     optimizer = torch.optim.Adam(loss.parameters(), 1e-2, fused=True)
-    order, generator = [], torch.Generator().manual_seed(0)
-    for _ in range(4):
-        order.append(x[torch.randperm(len(x), generator=generator)])
     pyro.set_rng_seed(5)
-    for _ in descend(loss, optimizer, order, clip_norm=1.0):
+    for _ in descend(loss, optimizer, [x] * 4, clip_norm=1.0):  # all of them, in their order
         pass
     for mine, theirs in zip(BoundLoss(one).parameters(), loss.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)

@@ -1,19 +1,21 @@
 """Training: resumable to the bit, and robust."""
 
+import math
 import os
 import signal
 import textwrap
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from pyro_afslvm.data import MovingDigits
+from pyro_afslvm.data import GaussianDequantization, MovingDigits
 from pyro_afslvm.objectives.loss import BoundLoss
-from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint
+from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint, save_checkpoint
 from pyro_afslvm.runs.recipe import Recipe, load_recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
@@ -25,6 +27,7 @@ from pyro_afslvm.utils.distributed import Processes
 from pyro_afslvm.utils.seeding import seed_step
 from tests.support.processes import run_python
 
+ROOT = Path(__file__).parents[2]
 TINY = """
 from pyro_afslvm import SLVM, ConvConditioner, FilteringGuide, LSTMConditioner, Pair, TemporalAffine
 from pyro_afslvm.networks import ConvDecoder, ConvEncoder
@@ -67,7 +70,9 @@ def settings(**changes) -> TrainSettings:
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
     state = load_checkpoint(run.last)
-    tensors = {f"{part}.{k}": v for part in ("model", "guide") for k, v in state[part].items()}
+    tensors = {
+        f"{part}.{k}": v for part in ("model", "guide") for k, v in (state[part] or {}).items()
+    }
     for i, moments in state["optimizer"]["state"].items():
         tensors |= {f"adam.{i}.{k}": v for k, v in moments.items()}
     return tensors
@@ -123,6 +128,55 @@ def test_the_divergence_is_warmed_up(recipe, source, tmp_path, monkeypatch):
     plain = train(recipe, source, tmp_path / "plain", settings(steps=6))
     with pytest.raises(AssertionError):
         assert_same(whole, plain)
+
+
+def test_the_learning_rate_follows_its_schedule(recipe, source, tmp_path):
+    schedule = {"learning_rate": 1e-2, "warmup": 3, "decay": "cosine"}
+    whole = train(recipe, source, tmp_path / "whole", settings(steps=6, **schedule))
+    rate = load_checkpoint(whole.last)["optimizer"]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 5 / 6)))
+    train(recipe, source, tmp_path / "parts", settings(steps=6, seconds=1e-9, **schedule))
+    parts = train(recipe, source, tmp_path / "parts", settings(steps=6, **schedule), resume=True)
+    assert_same(whole, parts)
+    with pytest.raises(RunError, match="steps"):  # they are part of the schedule
+        train(recipe, source, tmp_path / "parts", settings(steps=8, **schedule), resume=True)
+    plain = train(recipe, source, tmp_path / "plain", settings(steps=6, learning_rate=1e-2))
+    with pytest.raises(AssertionError):
+        assert_same(whole, plain)
+
+
+def test_the_divergence_in_closed_form(recipe, source, tmp_path):
+    plain = train(recipe, source, tmp_path / "plain", settings(steps=3))
+    closed = train(recipe, source, tmp_path / "closed", settings(steps=3, divergence="closed"))
+    # the same samples, and the same expectation
+    first = [float(run.metrics.read_text().split()[1].split(",")[2]) for run in (plain, closed)]
+    assert first[0] != first[1]
+    assert first[0] == pytest.approx(first[1], abs=0.2)
+    with pytest.raises(ValueError, match="free_bits are of a sampled divergence"):
+        settings(divergence="closed", free_bits=1.0)
+
+
+def test_a_run_starts_from_the_weights_of_another_that_fit(recipe, source, tmp_path, capsys):
+    first = train(recipe, source, tmp_path / "first", settings(steps=2))
+    start = {"start_from": str(first.path), "learning_rate": 1e-30}
+    second = train(recipe, source, tmp_path / "second", settings(steps=1, **start))
+    assert "are its, 0 are fresh" in capsys.readouterr().err
+    before, after = (load_checkpoint(run.last)["model"] for run in (first, second))
+    learned = [name for name in after if "running" not in name and "batches" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in learned)
+    other = textwrap.dedent(TINY).replace("(3, hidden=5)", "(3, hidden=6)")
+    (tmp_path / "wider.py").write_text(other)
+    wider = load_recipe(tmp_path / "wider.py")
+    third = train(wider, source, tmp_path / "third", settings(steps=1, **start))
+    assert ", 0 are fresh" not in capsys.readouterr().err
+    heads = "flow.conditioner.heads.weight"
+    assert torch.equal(load_checkpoint(third.last)["model"][heads], before[heads])
+    copy = load_recipe(ROOT / "models/small/copy_last_frame.py")
+    with pytest.raises(RunError, match="no weights of that run"):
+        train(copy, source, tmp_path / "fourth", settings(steps=1, **start))
+    assert not (tmp_path / "fourth").exists()
+    with pytest.raises(RunError, match="nowhere"):
+        train(recipe, source, tmp_path / "fifth", settings(steps=1, start_from="nowhere"))
 
 
 def test_workers_change_nothing(recipe, source, tmp_path):
@@ -203,12 +257,76 @@ def test_nan_stops_and_keeps_the_checkpoint(recipe, source, tmp_path):
 def test_curve_and_best(recipe, source, tmp_path):
     run = train(recipe, source, tmp_path / "run", settings(steps=10))
     lines = run.metrics.read_text().splitlines()
-    assert lines[0] == "step,seconds,train_nats_per_dim,validation_nats_per_dim"
+    names = "step,seconds,train_nats_per_dim,validation_nats_per_dim,train_correlation_y"
+    assert lines[0] == names
     assert [line.split(",")[0] for line in lines[1:]] == ["4", "8", "10"]
     figures = [float(line.split(",")[3]) for line in lines[1:]]
     best = load_checkpoint(run.best)
     assert best["best"] == pytest.approx(max(figures), abs=1e-5)
     assert best["step"] == (4, 8, 10)[figures.index(max(figures))]
+
+
+def test_correlation_of_the_noise_is_recorded_while_a_flow_trains(source, tmp_path):
+    """Fig. 7: of the same training sequences every time, and of no model without a flow."""
+    flow = load_recipe(ROOT / "models/small/af1.py")
+    whole = train(flow, source, tmp_path / "whole", settings(steps=8))
+    found = whole.read_curves()["train_correlation_y"]
+    assert len(found) == 2
+    assert np.isfinite(found).all()
+    assert found[0] != found[1]
+    train(flow, source, tmp_path / "parts", settings(steps=4))
+    parts = train(flow, source, tmp_path / "parts", settings(steps=8), resume=True)
+    assert_same(whole, parts)
+    assert_same_curve(whole, parts)
+    slvm = load_recipe(ROOT / "models/small/slvm.py")
+    none = train(slvm, source, tmp_path / "none", settings(steps=1, batch_size=2))
+    assert np.isnan(none.read_curves()["train_correlation_y"]).all()
+
+
+def test_a_run_of_before_the_correlations_goes_on(source, tmp_path):
+    flow = load_recipe(ROOT / "models/small/af1.py")
+    run = train(flow, source, tmp_path / "run", settings(steps=4))
+    checkpoint = load_checkpoint(run.last)
+    del checkpoint["correlations"], checkpoint["format"]
+    save_checkpoint(run.last, checkpoint)
+    found = train(flow, source, tmp_path / "run", settings(steps=8), resume=True)
+    assert np.isnan(found.read_curves()["train_correlation_y"]).tolist() == [True, False]
+
+
+# ---- closed forms, and settings for each data set ----
+
+
+def test_copying_the_last_frame_has_the_scale_of_highest_likelihood(source, tmp_path):
+    copy = load_recipe(ROOT / "models/small/copy_last_frame.py")
+    run = train(copy, source, tmp_path / "run", settings(steps=7, scored_frames=10))
+    state = load_checkpoint(run.last)
+    assert state["step"] == 1  # there is nothing to learn
+    data = source.dataset("train", num_frames=13)
+    x = GaussianDequantization()(torch.stack([data[i] for i in range(9)] * 50)).double()
+    expected = (x[:, 3:] - x[:, 2:-1]).square().mean().sqrt().log()
+    (scale,) = state["model"].values()
+    assert scale.item() == pytest.approx(expected.item(), abs=0.02)
+    again = train(copy, source, tmp_path / "again", settings(steps=1, scored_frames=10))
+    assert_same(run, again)
+
+
+def test_steps_and_batches_are_those_of_the_data(tmp_path, source):
+    text = (ROOT / "models/small/af1.py").read_text()
+    text = text.replace("BATCH_SIZE = 8", 'BATCH_SIZE = {"kth": 8, "moving_digits": 3}')
+    text = text.replace("STEPS = 2000", 'STEPS = {"kth": 90_000, "moving_digits": 2}')
+    (tmp_path / "recipe.py").write_text(text)
+    run = train(load_recipe(tmp_path / "recipe.py"), source, tmp_path / "run", settings())
+    assert load_checkpoint(run.last)["step"] == 2
+    assert (run.settings.steps, run.settings.batch_size) == (2, 3)
+
+
+def test_of_other_data_the_first_number_is_taken():
+    constants = {"STEPS": {"moving_mnist": 100, "kth": 90}, "BATCH_SIZE": {"kth": 8}}
+    for data, steps in (("kth", 90), ("moving_mnist", 100), ("videos", 100)):
+        found = TrainSettings().resolved(constants, dequantization="gaussian", data=data)
+        assert (found.steps, found.batch_size) == (steps, 8)
+    with pytest.raises(ValueError, match="STEPS of the recipe is empty"):
+        TrainSettings().resolved({"STEPS": {}}, dequantization="gaussian", data="kth")
 
 
 def test_seconds_end_training(recipe, source, tmp_path):

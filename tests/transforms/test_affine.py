@@ -74,7 +74,7 @@ def test_residual_shift_is_the_last_frame_and_a_change_in_units_of_the_scale(
     transform = affine(conditioner, min_log_scale=low, max_log_scale=high).double()
     perturb(transform)
     history, x = case.frames(conditioner.window + 1), case.frames(5)
-    change, log_scale = conditioner(x, history=history)
+    change, log_scale = conditioner(x, history=history).unbind(-1)
     log_scale = log_scale.clamp(low, high)
     if high < 1.0 or low > 0.0:
         assert ((log_scale == low) | (log_scale == high)).any()
@@ -117,7 +117,7 @@ def test_before_the_first_frame_a_residual_shift_is_around_zero() -> None:
     case = CONDITIONERS["lstm-residual"]
     transform = affine(case.make())
     x = case.frames(2, 1)
-    change, log_scale = transform.conditioner(x)
+    change, log_scale = transform.conditioner(x).unbind(-1)
     (step,) = transform.intermediates(x)
     assert close(step.shift, log_scale.exp() * change, 1e-12)
 

@@ -13,10 +13,12 @@ from torch.autograd.functional import jacobian
 
 from pyro_afslvm.transforms import (
     ConvConditioner,
+    GlowMap,
     LSTMConditioner,
     MLPConditioner,
     TemporalChain,
     TemporalHierarchy,
+    WithinFrame,
     compose,
 )
 from tests.support.registry import (
@@ -43,9 +45,10 @@ def test_inverse_of_transforms_that_are_not_trivial(case: Case) -> None:
     for step in density.condition(**given).intermediates(x):
         assert getattr(step, "shift", step.noise).abs().max() > 0.01
         assert step.log_scale.min() > -5
-        assert step.log_scale.max() < math.log(10.0)  # no clamp, so that nothing is cut off
+        if density.is_affine:
+            assert step.log_scale.max() < math.log(10.0)  # no clamp, so that nothing is cut off
     density, sampler = density.condition(**given), sampler.condition(**given)
-    if list(density.transform.parameters()):
+    if list(density.transform.parameters()) and not mixes(density.transform):
         assert (density.log_scale(x) != 0).all()
     assert close(sampler(density.inv(x)), x, 1e-10)
     noise = case.frames(3, 4)
@@ -63,15 +66,20 @@ def test_jacobian_of_the_inverse(case: Case) -> None:
         assert (blocks[t, :, t + 1 :] == 0).all()  # exactly: the future is not looked at
         present = blocks[t, :, t]
         own = torch.tril(present) if is_hierarchy(transform) else torch.diag(present.diag())
-        assert torch.equal(present, own)
+        assert mixes(transform) or torch.equal(present, own)
     sign, log_det = torch.linalg.slogdet(full.reshape(x.numel(), x.numel()))
-    assert sign == 1
+    assert sign == 1 or mixes(transform)
     assert close(conditioned.log_abs_det_jacobian(conditioned.inv(x), x), -log_det, 1e-8)
 
 
 def is_hierarchy(transform: Any) -> bool:
     """Whether entries see others of the same step."""
     return any(isinstance(part, TemporalHierarchy) for part in transform.modules())
+
+
+def mixes(transform: Any) -> bool:
+    """Whether entries of a step depend on each other in any way."""
+    return any(isinstance(part, WithinFrame | GlowMap) for part in transform.modules())
 
 
 # the mathematics, of each kind ----------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_afslvm.transforms import TemporalAffine, TemporalChain
+from pyro_afslvm.transforms import InverseAutoregressive, TemporalAffine, TemporalChain
 from tests.support.cached import SMALL, both, check, draw, fresh, network_calls
 from tests.support.registry import TRANSFORMS, Case, affine, mlp
 
@@ -215,6 +215,18 @@ def test_torch_cannot_put_a_cache_of_its_own_around_it() -> None:
     assert transform.with_cache(1) is transform
     conditioned = transform.condition()
     assert conditioned.with_cache(1) is conditioned
+    for each in (transform, conditioned):
+        with pytest.raises(ValueError, match="cache_size must be 0 or 1, got 2"):
+            each.with_cache(2)
+
+
+@pytest.mark.parametrize("build", [SMALL.make, lambda: InverseAutoregressive(2, hidden=(8,))])
+def test_what_torchs_cache_promises_of_a_sample(build: Any) -> None:
+    transform = build().with_cache(1)
+    y = torch.randn(4, 3, 2, dtype=next(transform.parameters()).dtype)
+    assert transform.inv(transform(y)) is y
+    conditioned = transform.condition().with_cache(1)
+    assert conditioned.inv(conditioned(y)) is y
 
 
 def test_it_keeps_only_the_last_result_and_no_module_alive() -> None:
@@ -238,5 +250,5 @@ def test_a_sample_is_scored_for_nothing_also_when_it_is_the_first() -> None:
     transform = SMALL.make()
     x = transform(SMALL.frames(2, 4))
     assert transform._cache._kept is not None
-    kept = transform._cache._kept.inverse.noise
+    kept = transform._cache._kept.value.noise
     assert transform.inv(x) is kept  # though torch has noted the inverse on the transform

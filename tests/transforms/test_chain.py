@@ -58,8 +58,8 @@ def test_a_frame_is_predicted_before_it_is_there(name: str) -> None:
     state = transform.initial_state(x.shape[:1], history=head)
     for t in range(length):
         predicted = transform.predict(torch.zeros_like(x[:, 0]), state)
-        assert close(predicted.shift, shift[:, t], 1e-12)
-        assert close(predicted.log_scale, log_scale[:, t], 1e-12)
+        assert close(predicted.transform.shift, shift[:, t], 1e-12)
+        assert close(predicted.transform.log_scale, log_scale[:, t], 1e-12)
         noise, _, state = transform.absorb(x[:, t], predicted)
         assert close(noise, (x - shift)[:, t] / log_scale[:, t].exp(), 1e-12)
 
@@ -120,11 +120,11 @@ def test_a_step_of_a_chain_encodes_one_frame_a_part(name: str) -> None:
         assert codes == [(1, 1) if t else (0, 0)] * len(entered)  # the history's are there
 
 
-def test_a_chain_with_a_part_that_is_not_affine_predicts_nothing() -> None:
+def test_a_chain_with_a_part_that_predicts_nothing() -> None:
     case = NOT_AFFINE["mlp-2-given+warped"]
     transform = case.make()
     state = transform.initial_state(torch.Size([3]), history=case.frames(3, 2))
-    with pytest.raises(TypeError, match="no prediction: TemporalChain is not affine"):
+    with pytest.raises(TypeError, match="no prediction: Warped does not define `predict`"):
         transform.predict(case.frames(3), state)
 
 

@@ -13,13 +13,13 @@ from pyro_afslvm.transforms import (
     AffineStep,
     Inverse,
     LSTMConditioner,
-    Prediction,
     TemporalAffine,
     TemporalChain,
     TemporalTransform,
     check_affine,
     compose,
 )
+from pyro_afslvm.transforms.univariate import Affine, composed
 from tests.support.registry import NOT_AFFINE, TRANSFORMS, Warped
 from tests.support.transforms import close, draw
 
@@ -60,16 +60,15 @@ def test_steps_of_affine_transforms_compose() -> None:
     x = y
     for shift, log_scale in tensors[::-1]:
         x = shift + log_scale.exp() * x
-    for steps in (
-        [AffineStep(*pair, y) for pair in tensors],
-        [Prediction(*pair, None) for pair in tensors],
-    ):
-        shift, log_scale = compose(steps)
-        assert close(shift + log_scale.exp() * y, x, 1e-6)
-        assert close(log_scale, torch.tensor(-0.1), 1e-6)
+    shift, log_scale = compose([AffineStep(*pair, y) for pair in tensors])
+    assert close(shift + log_scale.exp() * y, x, 1e-6)
+    assert close(log_scale, torch.tensor(-0.1), 1e-6)
+    whole = composed([Affine(*pair) for pair in tensors[::-1]])
+    assert isinstance(whole, Affine)
+    assert close(whole(y), x, 1e-6)
 
 
-def test_models_of_a_flow_that_is_not_affine_have_no_mean() -> None:
+def test_models_of_a_flow_without_a_map_given_the_past_have_no_mean() -> None:
     x = torch.randn(3, 5, 2)
     flow = FlowModel(Warped(), (2,))
     assert flow.log_prob(x).isfinite().all()
@@ -77,10 +76,10 @@ def test_models_of_a_flow_that_is_not_affine_have_no_mean() -> None:
     model = SLVM((2,), 4, prior=prior, decoder=MLPDecoder(4, 2), flow=Warped())
     z = torch.zeros(3, 5, 4)
     for mean in (lambda: flow.predictive_mean(x), lambda: model.predictive_mean(x, z)):
-        with pytest.raises(TypeError, match="got one that has no shift"):
+        with pytest.raises(TypeError, match="no mean: Warped does not define `given_past`"):
             mean()
-    with pytest.raises(TypeError, match="no forecast: Warped is not affine in its noise"):
-        StreamingFilter(flow)
+    with pytest.raises(TypeError, match="no prediction: Warped does not define `predict`"):
+        StreamingFilter(flow).update(x[:, 0])
 
 
 def test_old_names() -> None:

@@ -16,13 +16,15 @@ Values = NDArray[Any]
 
 _NAMES = {  # what dimensions are called
     "sequence": ("sequence", "sequences", "sample", "batch", "episode", "video"),
-    "time": ("time", "t", "frame", "frames", "date"),
+    "time": ("time", "t", "frame", "frames", "date", "valid_time", "datetime", "timestamp"),
     "channel": ("channel", "channels", "c"),
     "height": ("height", "h", "y", "lat", "latitude"),
     "width": ("width", "w", "x", "lon", "longitude"),
     "feature": ("feature", "features", "d"),
 }
 _ORDER = tuple(_NAMES)
+SINGLE = "single"  # a dimension of size one that says nothing
+_FEW = (1, 3, 4)  # channels of pictures: grey, colour, and colour with transparency
 _BY_RANK = {
     1: ("time",),
     2: ("time", "feature"),
@@ -41,19 +43,34 @@ class ArrayReader:
     Args:
         where: What to call the data in messages.
         opener: Opens the array.
+        dims: Names of its dimensions, in place of those that it has.
+        columns: Features of vectors that are read; ``None`` for all.
+        any_number: Whether values may be whole numbers, which are then read as real ones.
     """
 
-    def __init__(self, where: str, opener: Callable[[], StoredArray]) -> None:
-        self.where, self._opener = where, opener
+    def __init__(
+        self,
+        where: str,
+        opener: Callable[[], StoredArray],
+        *,
+        dims: Sequence[str] | None = None,
+        columns: Sequence[int] | None = None,
+        any_number: bool = False,
+    ) -> None:
+        self.where, self._opener, self._columns = where, opener, columns
         self._opened: tuple[int, StoredArray] | None = None
         stored = self._stored()
         self.dtype = np.dtype(stored.values.dtype)
-        if self.dtype != np.uint8 and self.dtype.kind != "f":
-            raise ValueError(f"{where}: expected uint8 or floating point, got {self.dtype}")
+        if self.dtype != np.uint8 and self.dtype.kind not in ("biuf" if any_number else "f"):
+            wanted = "numbers" if any_number else "uint8 or floating point"
+            raise ValueError(f"{where}: expected {wanted}, got {self.dtype}")
         shape = tuple(stored.values.shape)
-        self.dims = dimensions(stored.dims, len(shape), where)
+        self.dims = dimensions(stored.dims if dims is None else dims, shape, where)
         sizes = dict(zip(self.dims, shape, strict=True))
         self.frame_shape = _frame_shape(sizes)
+        self._stored_shape = self.frame_shape
+        if columns is not None:
+            self.frame_shape = (len(columns),)
         if not math.prod(shape):
             raise ValueError(f"{where}: holds no values, its shape is {shape}")
         self.lengths = _lengths(stored.lengths, sizes, where)
@@ -65,12 +82,13 @@ class ArrayReader:
 
     def read(self, i: int, first: int, last: int) -> Values:  # -> (T, *frame_shape)
         """Read frames first..last-1 of sequence i into an array of its own."""
-        places: dict[str, int | slice] = {"sequence": i, "time": slice(first, last)}
+        places: dict[str, int | slice] = {"sequence": i, "time": slice(first, last), SINGLE: 0}
         index = tuple(places.get(name, slice(None)) for name in self.dims)
         piece = np.array(self._stored().values[index])
-        kept = [name for name in self.dims if name != "sequence"]
+        kept = [name for name in self.dims if name not in ("sequence", SINGLE)]
         order = [kept.index(name) for name in _ORDER if name in kept]
-        return np.ascontiguousarray(piece.transpose(order)).reshape(-1, *self.frame_shape)
+        frames = np.ascontiguousarray(piece.transpose(order)).reshape(-1, *self._stored_shape)
+        return frames if self._columns is None else frames[:, self._columns]
 
     def _stored(self) -> StoredArray:
         if self._opened is None or self._opened[0] != os.getpid():  # a fork shares no handle
@@ -81,37 +99,61 @@ class ArrayReader:
         return {**self.__dict__, "_opened": None}
 
 
-def dimensions(names: Sequence[str] | None, rank: int, where: str) -> tuple[str, ...]:
+def dimensions(names: Sequence[str] | None, shape: Sequence[int], where: str) -> tuple[str, ...]:
     """Name the dimensions of an array, by their own names or else by how many there are.
 
-    One unknown name beside those of sequences and time is taken for the features'.
+    One unknown name beside those of sequences and time is taken for the features', and unknown
+    ones of size one are left out. Without names, five dimensions are (sequence, time, channel,
+    height, width), or end in the channels where only the last size can be that of channels.
 
     Raises:
         ValueError: That is not clear.
 
     Example:
-        >>> dimensions(("station", "time"), 2, "x.nc")
+        >>> dimensions(("station", "time"), (7, 500), "x.nc")
         ('feature', 'time')
-        >>> dimensions(None, 3, "x.npy")
-        ('sequence', 'time', 'feature')
+        >>> dimensions(None, (10, 20, 64, 64, 3), "x.npy")
+        ('sequence', 'time', 'height', 'width', 'channel')
     """
+    rank = len(shape)
     home = {alias: name for name, aliases in _NAMES.items() for alias in aliases}
     found = [home.get(name.lower()) for name in names or ()]
     if not any(found) and rank in _BY_RANK:
-        return _BY_RANK[rank]
+        return _unnamed(shape, where)
+    if names is not None and len(names) == rank:
+        found = [
+            SINGLE if name is None and size == 1 else name
+            for name, size in zip(found, shape, strict=True)
+        ]
     if found.count(None) == 1 and not {"feature", "channel", "height", "width"} & {*found}:
         found = [name or "feature" for name in found]
     if "height" not in found and "width" not in found:
         found = ["feature" if name == "channel" else name for name in found]
     known = [name for name in found if name]
+    told = [name for name in known if name != SINGLE]
     pictures = ("height" in known) == ("width" in known) and not {"height", "feature"} <= {*known}
-    if len(known) < rank or len({*known}) < rank or "time" not in known or not pictures:
+    if len(known) < rank or len({*told}) < len(told) or "time" not in known or not pictures:
         got = f"({', '.join(names)})" if names else f"{rank} of them without names"
         raise ValueError(
             f"{where}: expected dimensions (sequence, time, channel, height, width), (sequence, "
-            f"time, feature) or (time, feature), got {got}"
+            f"time, feature) or (time, feature), got {got}: name those of {tuple(shape)} by dims"
         )
     return tuple(known)
+
+
+def _unnamed(shape: Sequence[int], where: str) -> tuple[str, ...]:
+    """Name dimensions by their number and, for pictures, by which can be that of channels."""
+    usual = _BY_RANK[len(shape)]
+    if len(shape) < 5 or shape[2] in (*_FEW, 2):
+        return usual
+    if shape[4] in _FEW:
+        return ("sequence", "time", "height", "width", "channel")
+    if shape[2] == shape[3] != shape[4]:  # square pictures, it seems
+        raise ValueError(
+            f"{where}: the channels of an array {tuple(shape)} may come third or last: say so by "
+            "dims, such as sequence,time,height,width,channel"
+        )
+    return usual
 
 
 class Contents(NamedTuple):

@@ -4,13 +4,18 @@ import hashlib
 import re
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyro_afslvm.data.datasets.resize import area_weights, resize
-from pyro_afslvm.data.datasets.tfrecord import Record, index_records, read_features
+from pyro_afslvm.data.datasets.tfrecord import (
+    Record,
+    index_records,
+    read_features,
+    read_numbers,
+)
 from pyro_afslvm.data.fetch import BAIR_FOLDER, cache, fetch_bair
 from pyro_afslvm.data.source import SequenceSource
 from pyro_afslvm.data.splits import Split, check_request
@@ -23,6 +28,9 @@ Pixels = NDArray[np.uint8]
 
 _FRAMES, _SIDE, _VALIDATION = 30, 64, 256
 _NAMES = [f"{i}/image_aux1/encoded" for i in range(_FRAMES)]
+_SIZES = {"action": 4, "endeffector_pos": 3}  # of the features of each frame that may be known
+
+Known = Literal["action", "endeffector_pos"]
 
 
 class Place(NamedTuple):
@@ -48,6 +56,10 @@ class BAIR(SequenceSource):
         validation_size: Trajectories held out of ``train``; ``None`` for 256, or a tenth
             of them where there are fewer than 2,560.
         seed: Seed of random crops in time.
+        context: What is known of each frame in advance: ``action``, the four numbers of the
+            command that leads to the frame, which is stored with the one before (zero for the
+            first of a trajectory); ``endeffector_pos``, where the arm is in the frame itself, three
+            numbers, as one who plans its path knows them and a forecast does not.
         download: Fetch the data if they are not there: an archive of 32 GB.
 
     Raises:
@@ -63,6 +75,7 @@ class BAIR(SequenceSource):
     """
 
     name = "bair"
+    unit = "trajectory"
 
     def __init__(
         self,
@@ -71,6 +84,7 @@ class BAIR(SequenceSource):
         size: int = _SIDE,
         validation_size: int | None = None,
         seed: int = 0,
+        context: list[Known] | None = None,
         download: bool = False,
     ) -> None:
         check_minimum(size=(size, 8), validation_size=(validation_size or 0, 0), seed=(seed, 0))
@@ -78,11 +92,21 @@ class BAIR(SequenceSource):
             raise ValueError(f"size must be at most {_SIDE}, got {size}")
         self.path, self.size, self.download = path, size, download
         self.validation_size, self.seed = validation_size, seed
+        self.context = [*(context or [])]
+        if unknown := [name for name in self.context if name not in _SIZES]:
+            raise ValueError(f"context must be of {', '.join(_SIZES)}, got {', '.join(unknown)}")
+        if len({*self.context}) < len(self.context):
+            raise ValueError(f"context names one twice: {', '.join(self.context)}")
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame, (C, H, W)."""
         return (3, self.size, self.size)
+
+    @property
+    def context_features(self) -> int:
+        """Numbers that are known of every frame in advance."""
+        return sum(_SIZES[name] for name in self.context)
 
     def dataset(self, split: Split, *, num_frames: int) -> "SequenceDataset":
         """Sequences of one split; see :meth:`SequenceSource.dataset`.
@@ -105,6 +129,8 @@ class BAIR(SequenceSource):
             seed=self.seed,
             split=split,
             where=str(self._folder),
+            context=partial(_known, places=places, names=self.context) if self.context else None,
+            context_features=self.context_features,
         )
 
     def describe(self) -> dict[str, object]:
@@ -119,6 +145,7 @@ class BAIR(SequenceSource):
             "validation_size": len(self._train) - self._border,
             "test_size": len(self._test),
             "seed": self.seed,
+            **({"context": self.context} if self.context else {}),
         }
 
     @property
@@ -184,3 +211,21 @@ def _load(i: int, first: int, last: int, *, places: list[Place], size: int) -> P
     if size == _SIDE:
         return np.array(frames)
     return resize(frames, area_weights(_SIDE, size))
+
+
+def _known(
+    i: int, first: int, last: int, *, places: list[Place], names: list[Known]
+) -> NDArray[np.float32]:  # -> (T, context_features)
+    place = places[i]
+    # a command is stored with the frame at which it is given, and shows in the next
+    late = {name: int(name == "action") for name in names}
+    times = {name: range(max(first - late[name], 0), last - late[name]) for name in names}
+    sizes = {f"{t}/{name}": _SIZES[name] for name in names for t in times[name]}
+    stored = read_numbers(place.path, place.record, sizes, number=place.number)
+    columns = []
+    for name in names:
+        values = np.zeros((last - first, _SIZES[name]), np.float32)
+        for t in times[name]:
+            values[t + late[name] - first] = stored[f"{t}/{name}"]
+        columns.append(values)
+    return np.concatenate(columns, 1)

@@ -49,6 +49,7 @@ class BinarizedMNIST(SequenceSource):
     """
 
     name = "binarized_mnist"
+    unit = "image"
 
     def __init__(
         self,

@@ -78,6 +78,7 @@ class KTH(PreparedSource):
     """
 
     name = "kth"
+    unit = "person"
 
     def __init__(
         self,
@@ -142,7 +143,9 @@ class KTH(PreparedSource):
             recording = recordings[_name(file.path)]
             if recording.subject in SUBJECTS[split]:
                 end = file.frames.shape[0]
-                found += [Part(file.frames, a, min(b, end)) for a, b in recording.ranges if a < end]
+                person = recording.subject
+                ranges = [(a, min(b, end)) for a, b in recording.ranges if a < end]
+                found += [Part(file.frames, a, b, person) for a, b in ranges]
         return found
 
     def check(self, file: PreparedFile) -> None:

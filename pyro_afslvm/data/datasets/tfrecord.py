@@ -1,7 +1,7 @@
 """Reading of TFRecord files of ``tf.train.Example`` without TensorFlow, checksums checked."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,13 +85,7 @@ def read_features(path: Path, record: Record, names: Sequence[str], *, number: i
     Raises:
         ValueError: The record is damaged, is no ``tf.train.Example``, or lacks a feature.
     """
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    data = read_record(path, record, number=number)
-    try:
-        features = _example_type().FromString(data).features.feature
-    except DecodeError:
-        raise _damaged(path, number, "no tf.train.Example") from None
+    features = _features(path, record, number)
     found = []
     for name in names:
         values: Sequence[bytes] = features[name].bytes_list.value if name in features else ()
@@ -101,17 +95,57 @@ def read_features(path: Path, record: Record, names: Sequence[str], *, number: i
     return found
 
 
+def read_numbers(
+    path: Path, record: Record, sizes: Mapping[str, int], *, number: int
+) -> dict[str, list[float]]:
+    """Read the named features of one record, each of so many floating point numbers.
+
+    Args:
+        path: The file.
+        record: Its place there.
+        sizes: Numbers of each feature, by name.
+        number: Of the record, for messages.
+
+    Raises:
+        ValueError: The record is damaged, is no ``tf.train.Example``, or lacks a feature.
+    """
+    features = _features(path, record, number)
+    found = {}
+    for name, size in sizes.items():
+        values = [*features[name].float_list.value] if name in features else []
+        if len(values) != size:
+            reason = f"feature {name!r} has {len(values)} numbers, expected {size}"
+            raise _damaged(path, number, reason)
+        found[name] = values
+    return found
+
+
+def _features(path: Path, record: Record, number: int) -> Any:
+    """All features of a record, by name."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    data = read_record(path, record, number=number)
+    try:
+        return _example_type().FromString(data).features.feature
+    except DecodeError:
+        raise _damaged(path, number, "no tf.train.Example") from None
+
+
 def _damaged(path: Path, number: int, reason: str) -> ValueError:
     return ValueError(f"{path}: record {number}: {reason}")
 
 
 # Messages of ``tf.train.Example`` to their fields: name, number, type (a message's name, else
-# a scalar's) and whether it is repeated. Features of numbers are left out: they are skipped as
-# unknown fields. The map of features is a message of its own in the wire format.
+# a scalar's) and whether it is repeated. Features of whole numbers are left out: they are skipped
+# as unknown fields. The map of features is a message of its own in the wire format.
 _ENTRY = "FeatureEntry"
 _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
     "BytesList": (("value", 1, "TYPE_BYTES", True),),
-    "Feature": (("bytes_list", 1, ".e.BytesList", False),),
+    "FloatList": (("value", 1, "TYPE_FLOAT", True),),
+    "Feature": (
+        ("bytes_list", 1, ".e.BytesList", False),
+        ("float_list", 2, ".e.FloatList", False),
+    ),
     "Features": (("feature", 1, f".e.Features.{_ENTRY}", True),),
     _ENTRY: (("key", 1, "TYPE_STRING", False), ("value", 2, ".e.Feature", False)),
     "Example": (("features", 1, ".e.Features", False),),
@@ -120,7 +154,7 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
 
 @lru_cache(maxsize=1)
 def _example_type() -> Any:
-    """Make the message type ``tf.train.Example``, with features that hold bytes."""
+    """Make the message type ``tf.train.Example``, whose features hold bytes or real numbers."""
     from google.protobuf import (  # type: ignore[import-untyped]
         descriptor_pb2,
         descriptor_pool,

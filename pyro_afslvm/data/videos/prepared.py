@@ -12,7 +12,8 @@ import numpy as np
 
 from pyro_afslvm.data.source import SequenceSource
 from pyro_afslvm.data.splits import Split, check_request
-from pyro_afslvm.data.videos.decoding import Framing, read_frames, read_header
+from pyro_afslvm.data.videos.decoding import DECODING, Framing, read_frames, read_header
+from pyro_afslvm.data.videos.pictures import pictures_in
 from pyro_afslvm.data.videos.store import (
     Pixels,
     StoredFrames,
@@ -65,6 +66,7 @@ class Part(NamedTuple):
     frames: StoredFrames
     first: int
     last: int
+    unit: int | None = None  # number of what it is not independent of, beside itself
 
 
 class PreparedSource(SequenceSource):
@@ -125,6 +127,13 @@ class PreparedSource(SequenceSource):
             ValueError: One is no video or damaged, unless ``skip_bad``; or none is left.
             OSError: The store cannot be written.
         """
+        found = self._decode(progress)
+        notes = (*found.notes, *self.notes([*found.files]))
+        self._prepared = found._replace(notes=notes)
+        return self._prepared
+
+    def _decode(self, progress: Progress | None = None) -> Prepared:
+        """Decode what is not in the store yet; the source's own notes are not looked for."""
         paths, folder = self.files(), self._folder()
         steps = _Steps(paths, progress)
         files: dict[str, PreparedFile] = {}
@@ -143,7 +152,6 @@ class PreparedSource(SequenceSource):
             files.setdefault(file.content, file)
         if not files:
             raise ValueError(f"none of {len(paths)} files can be used: {left_out[0]}")
-        notes.extend(self.notes(list(files.values())))
         self._prepared = Prepared(folder, tuple(files.values()), tuple(left_out), tuple(notes))
         return self._prepared
 
@@ -161,6 +169,7 @@ class PreparedSource(SequenceSource):
             split=split,
             crop=partial(crop, size=self.framing.size, at_random=self.random_crops),
             where=self.where,
+            units=[i if part.unit is None else part.unit for i, part in enumerate(parts)],
         )
 
     def prepared(self) -> Prepared:
@@ -170,7 +179,7 @@ class PreparedSource(SequenceSource):
             UserWarning: Files were left out.
         """
         if self._prepared is None:
-            left_out = self.prepare().left_out
+            left_out = self._decode().left_out
             text = f"left out {len(left_out)} files: {'; '.join(left_out)}"
             if left_out:
                 warnings.warn(text, UserWarning, stacklevel=3)
@@ -188,7 +197,11 @@ class PreparedSource(SequenceSource):
     def _prepare_file(self, path: Path, folder: Path, steps: "_Steps") -> PreparedFile:
         content = content_hash(path, folder=folder)
         allow_truncated = self.keeps_truncated(path)
-        settings = {**self.framing.describe(), "allow_truncated": allow_truncated}
+        settings = {
+            **self.framing.describe(),
+            "allow_truncated": allow_truncated,
+            "decoding": DECODING,
+        }
         key = store_key(content, settings)
         frames = stored(folder, key)
         if frames is None:
@@ -204,12 +217,17 @@ class PreparedSource(SequenceSource):
         return PreparedFile(path, content, frames)
 
 
+def _size(path: Path) -> int:
+    files = pictures_in(path) if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
 class _Steps:
     """Progress over files of different sizes, frame by frame."""
 
     def __init__(self, paths: list[Path], progress: Progress | None) -> None:
         self._paths, self._progress = paths, progress
-        self._sizes = [path.stat().st_size for path in paths]
+        self._sizes = [_size(path) for path in paths]
         self._now = 0
 
     def __iter__(self) -> Iterator[Path]:
@@ -249,5 +267,5 @@ def crop(
 
 
 def _load(i: int, first: int, last: int, *, parts: list[Part]) -> Pixels:
-    frames, start, _ = parts[i]
-    return frames.read(start + first, start + last)
+    part = parts[i]
+    return part.frames.read(part.first + first, part.first + last)

@@ -1,13 +1,16 @@
 """Source of your own videos: a file, a folder or a pattern."""
 
 import glob
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pyro_afslvm.data.splits import SPLITS, Split
-from pyro_afslvm.data.videos.decoding import Color, Framing
+from pyro_afslvm.data.videos.decoding import Color, Framing, read_header
+from pyro_afslvm.data.videos.pictures import PICTURES, pictures_in
 from pyro_afslvm.data.videos.prepared import Part, PreparedFile, PreparedSource
 from pyro_afslvm.utils.checks import check_minimum
 
@@ -19,6 +22,9 @@ SUFFIXES = (
 
 class Videos(PreparedSource):
     """Sequences of your own videos, decoded once into a store.
+
+    A folder of pictures is a video too, in the order of their names and the numbers in these;
+    pictures beside video files are left out.
 
     From three files on each file is in one split, drawn by ``seed``. One or two files are
     split by time: the first frames of each for training, then a gap, validation, another
@@ -34,6 +40,9 @@ class Videos(PreparedSource):
             shorter side to ``size``.
         squeeze: Scale to ``size`` by ``size`` instead, whatever the shape was.
         stride: Use every so many-th frame.
+        fps: Frames a second, by time stamps; ``None`` takes frames as they are stored, whatever
+            their rate.
+        reduce_bits: Bring pixels of more than 8 bits to 8, which is refused otherwise.
         crop: Where the square lies: ``"random"`` draws a place for each training sequence;
             validation and test always take the centre.
         split_by: ``"file"`` or ``"time"``; ``None`` for files from three files on.
@@ -55,6 +64,7 @@ class Videos(PreparedSource):
     """
 
     name = "videos"
+    unit = "video"
 
     def __init__(
         self,
@@ -65,6 +75,8 @@ class Videos(PreparedSource):
         shrink: int | None = None,
         squeeze: bool = False,
         stride: int = 1,
+        fps: float | None = None,
+        reduce_bits: bool = False,
         crop: Literal["centre", "random"] = "centre",
         split_by: Literal["file", "time"] | None = None,
         validation_part: float = 0.1,
@@ -85,7 +97,13 @@ class Videos(PreparedSource):
                 f"training, got {validation_part} and {test_part}"
             )
         self.framing = Framing(
-            size=size, color=color, shrink=shrink, squeeze=squeeze, stride=stride
+            size=size,
+            color=color,
+            shrink=shrink,
+            squeeze=squeeze,
+            stride=stride,
+            fps=fps,
+            reduce_bits=reduce_bits,
         )
         self.path, self.crop, self.random_crops = path, crop, crop == "random"
         self.split_by, self.validation_part, self.test_part = split_by, validation_part, test_part
@@ -106,14 +124,39 @@ class Videos(PreparedSource):
         if place.is_file():
             return [place]
         if place.is_dir():
-            found = [file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES]
+            below = [*_below(place)]
+            found = [file for file in below if file.suffix.lower() in SUFFIXES]
+            found += _folders_of_pictures(below, {file.parent for file in found})
         else:
             found = [Path(name) for name in glob.glob(str(place), recursive=True)]
-        files = sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+            found = [f for f in found if f.is_file() or pictures_in(f)]
+        files = sorted(f for f in found if not f.name.startswith("."))
         if not files:
-            looked = f"looked for {', '.join(SUFFIXES)}" if place.is_dir() else "no such file"
+            looked = f"looked for {', '.join((*SUFFIXES, *PICTURES))}"
+            looked = looked if place.is_dir() else "no such file"
             raise FileNotFoundError(f"{self.path}: no videos: {looked}")
         return files
+
+    def notes(self, files: list[PreparedFile]) -> list[str]:
+        """Frame rates, where they differ or vary, and pictures that are shown again."""
+        if self.framing.fps is not None:
+            return []
+        headers = {file.path: read_header(file.path) for file in files}
+        rates = sorted({round(h.fps, 3) for h in headers.values() if h.fps})
+        advice = "as stored, one frame is one frame; fps=… resamples by time stamps"
+        found = [
+            f"{path}: pictures at uneven times; {advice}" for path, h in headers.items() if h.varies
+        ]
+        if len(rates) > 1:
+            found.append(f"frame rates of {rates[0]:g} to {rates[-1]:g} a second; {advice}")
+        elif rates:
+            found.append(f"{rates[0]:g} frames a second")
+        found += [
+            f"{path}: {h.repeated} pictures are left out of the file, the one before is shown again"
+            for path, h in headers.items()
+            if h.repeated
+        ]
+        return found
 
     def parts(self, split: Split) -> list[Part]:
         """The sequences of a split."""
@@ -168,6 +211,24 @@ class Videos(PreparedSource):
             first = last + (self.gap if shares[later] else 0)
             last = first + sizes[later]
         return Part(file.frames, first, last) if last > first else None
+
+
+def _folders_of_pictures(files: list[Path], with_films: set[Path]) -> list[Path]:
+    """Folders of these files that hold pictures, and no films beside them."""
+    folders = {file.parent for file in files if file.suffix.lower() in PICTURES}
+    return [folder for folder in folders - with_films if pictures_in(folder)]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, behind links too; a folder that is there twice counts once."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above it would have no end
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place) / name for name in files)
 
 
 def _content(file: PreparedFile) -> str:

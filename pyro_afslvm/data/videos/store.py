@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_afslvm.data.videos.pictures import hash_of_all, pictures_in
 from pyro_afslvm.data.videos.prefetch import ahead
 from pyro_afslvm.utils.files import locked, write_atomically
 
@@ -209,11 +210,15 @@ def _append(data: "h5py.Dataset", frames: list[Pixels]) -> None:
 def content_hash(path: Path, *, folder: Path) -> str:
     """Hash a file by SHA-256, remembered in the store as long as its size and time stay.
 
+    That of a folder of pictures is of all of them, in order, whatever their names.
+
     Raises:
         FileNotFoundError: There is no such file.
     """
+    if path.is_dir():
+        return hash_of_all(content_hash(file, folder=folder) for file in pictures_in(path))
     state = path.stat()
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     memory, now = folder / "hashes" / name, f"{state.st_size} {state.st_mtime_ns}"
     with suppress(OSError, ValueError):
         known, digest = memory.read_text().rsplit(" ", 1)

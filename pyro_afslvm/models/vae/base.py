@@ -6,13 +6,14 @@ import pyro
 import pyro.distributions as dist
 import pyro.poutine as poutine
 import torch
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_afslvm.models.base import SequenceBatch, SequenceModel
 from pyro_afslvm.models.checks import check_horizon, check_shape
+from pyro_afslvm.models.inputs import as_context, as_frames
 from pyro_afslvm.models.param_store import register, restore
 from pyro_afslvm.utils.checks import check_image
+from pyro_afslvm.utils.tracing import checks_values
 
 
 class Gaussian(NamedTuple):
@@ -59,6 +60,7 @@ class ImageModel(SequenceModel):
     """
 
     plate_name = "image"
+    has_density = False
 
     def __init__(self, image_shape: tuple[int, ...]) -> None:
         check_image(image_shape)
@@ -76,10 +78,14 @@ class ImageModel(SequenceModel):
         """
         raise NotImplementedError
 
-    def batch(self, x: Tensor, lengths: Tensor | None = None) -> SequenceBatch:
+    def batch(
+        self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None
+    ) -> SequenceBatch:
         """Check images of zeros and ones ``(batch, T, *image_shape)``, all of which count."""
         restore(self)
+        x = as_frames(x, self)
         check_images(x, self.frame_shape, lengths)
+        as_context(context, self, x)  # there is none
         return SequenceBatch(None, x, None)
 
     def joint(self, batch: SequenceBatch) -> None:
@@ -87,7 +93,9 @@ class ImageModel(SequenceModel):
         x = batch.targets
         pyro.sample("x", pixels(self.draw(tuple(x.shape[:2]))), obs=x)
 
-    def future(self, x: Tensor | None, z: Tensor | None, horizon: int) -> Tensor:
+    def future(
+        self, x: Tensor | None, z: Tensor | None, horizon: int, context: Tensor | None = None
+    ) -> Tensor:
         """Sample more images, which do not depend on those before."""
         logits = self.draw((1 if x is None else len(x), horizon), suffix="_future")
         images: Tensor = pyro.sample("x_future", pixels(logits))
@@ -135,6 +143,7 @@ class ImageGuide(nn.Module):
             the latents in the order of the model's sites.
         """
         register(self)
+        x = None if x is None else as_frames(x, self)
         check_horizon(x, horizon, lengths)
         if x is None:
             return None
@@ -159,7 +168,7 @@ def check_images(x: Tensor, image_shape: tuple[int, ...], lengths: Tensor | None
         raise ValueError("expected no lengths: images are independent, and every one counts")
     if not x.is_floating_point():
         raise ValueError(f"expected binary images as floating point numbers, got {x.dtype}")
-    if not is_validation_enabled():
+    if not checks_values(x):
         return
     odd = x[(x != 0) & (x != 1)]  # NaN is neither
     if len(odd):

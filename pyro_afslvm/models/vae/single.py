@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.distributions import standard_normal
+from pyro_afslvm.models.inputs import as_weights
 from pyro_afslvm.models.vae.base import ImageGuide, ImageModel, gaussian, precise
 from pyro_afslvm.transforms import InverseAutoregressive
 from pyro_afslvm.transforms.iaf.vectors import check_iaf
@@ -69,7 +70,7 @@ class VAE(ImageModel):
                 f"expected z of {self.latent_size} entries, got {z.shape[-1]}: the guide was made "
                 "for another model"
             )
-        logits: Tensor = self.decoder(z)
+        logits: Tensor = self.decoder(as_weights(z, self.decoder))
         if logits.shape[-3:] != self.frame_shape:
             raise ValueError(
                 f"expected a decoder of images {self.frame_shape}, got {tuple(logits.shape[-3:])}"

@@ -1,6 +1,6 @@
 """The base class of conditioners: the same parameters in parallel and step by step."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import torch
@@ -19,19 +19,37 @@ class AffineParameters(NamedTuple):
     log_scale: Tensor
 
 
-class Conditioner(nn.Module, ABC):
-    """A network that gives shift and log-scale of a frame from the frames before it.
+Parameters = Tensor | tuple[Tensor, ...]  # (*batch, [T,] *frame_shape, P), or each of the P
+
+
+def as_parameters(emitted: Parameters, like: Tensor) -> Tensor:
+    """Bring what a conditioner emits to the shape, precision and device of frames.
+
+    Args:
+        emitted: parameters of each entry on a last axis, or one tensor for each.
+        like: frames ``(*batch, [T,] *frame_shape)``; batch dimensions are broadcast.
+    """
+    if isinstance(emitted, tuple):
+        emitted = torch.stack(torch.broadcast_tensors(*emitted), -1)
+    shape = torch.broadcast_shapes(emitted.shape[:-1], like.shape)
+    return emitted.to(like).expand(*shape, emitted.shape[-1])
+
+
+class Conditioner(nn.Module):
+    """A network that gives the parameters of a frame's map from the frames before it.
 
     :meth:`forward` does it for all frames at once, :meth:`step` for the next one; they agree
     exactly (with batch norm: in evaluation mode).
 
     Args:
         frame_dims: dimensions of a frame: 3 for ``(C, H, W)``, 1 for vectors.
-        initial_shape: shape of a shift that serves every frame, such as ``(C, 1, 1)``.
+        initial_shape: shape of a parameter that serves every frame, such as ``(C, 1, 1)``.
         window: frames it must have seen before it can say anything.
         reach: frames it looks back at; ``None`` for all of them.
-        residual: whether its shift is the change from the last frame, in units of the scale, to
-            which the transform adds that frame: :math:`\\mu = x_{t-1} + \\sigma m`, with
+        num_parameters: parameters of each entry: 2 for shift and log-scale.
+        residual: for an affine map, whether its shift is the change from the last frame, in
+            units of the scale, to which the transform adds that frame:
+            :math:`\\mu = x_{t-1} + \\sigma m`, with
             :math:`\\sigma` as the transform clamps it. With a shift of its own a network must
             be exact to a fraction of :math:`\\sigma`, and where that is as small as the pixels'
             noise one optimizer step moves it by many of them.
@@ -44,6 +62,7 @@ class Conditioner(nn.Module, ABC):
         initial_shape: tuple[int, ...],
         window: int,
         reach: int | None,
+        num_parameters: int = 2,
         residual: bool = False,
     ) -> None:
         super().__init__()
@@ -51,18 +70,22 @@ class Conditioner(nn.Module, ABC):
         self.initial_shape = initial_shape
         self.window = window
         self.reach = reach
+        self.num_parameters = num_parameters
         self.residual = residual
 
     @abstractmethod
     def forward(
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
-    ) -> AffineParameters:
+    ) -> Parameters:
         """Give the parameters of every frame of ``values``; entry t sees only what is before t.
 
         Args:
             values: ``(*batch, T, *frame_shape)``.
             history: the frames before, ``(*batch, K, *frame_shape)``, K at least ``window``.
             context: ``(*batch, K + T, features)``; entry t sees it up to and including t.
+
+        Returns:
+            ``(*batch, T, *frame_shape, P)``, or a tensor for each of the P parameters.
         """
 
     @abstractmethod
@@ -78,7 +101,7 @@ class Conditioner(nn.Module, ABC):
     @abstractmethod
     def step(
         self, previous: Tensor | None, state: Any, *, context: Tensor | None = None
-    ) -> tuple[AffineParameters, Any]:
+    ) -> tuple[Parameters, Any]:
         """Absorb the last frame and give the parameters of the next one.
 
         Args:
@@ -103,7 +126,7 @@ class LastFrame(Conditioner):
 
     def forward(
         self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
-    ) -> AffineParameters:
+    ) -> Tensor:
         return self._around(previous_frames(values, history, self.frame_dims))
 
     def initial_state(
@@ -117,10 +140,11 @@ class LastFrame(Conditioner):
 
     def step(
         self, previous: Tensor | None, state: tuple[()], *, context: Tensor | None = None
-    ) -> tuple[AffineParameters, tuple[()]]:
-        return self._around(torch.zeros(()) if previous is None else previous), ()
+    ) -> tuple[Tensor, tuple[()]]:
+        like = torch.zeros(()) if self.log_scale is None else torch.zeros_like(self.log_scale)
+        return self._around(like if previous is None else previous), ()
 
-    def _around(self, shift: Tensor) -> AffineParameters:
-        if self.log_scale is None:
-            return AffineParameters(shift, torch.zeros_like(shift))
-        return AffineParameters(shift, self.log_scale.expand_as(shift))
+    def _around(self, shift: Tensor) -> Tensor:  # (*batch, *frame) -> (*batch, *frame, 2)
+        zero = torch.zeros_like(shift)
+        log_scale = zero if self.log_scale is None else self.log_scale.expand_as(shift)
+        return torch.stack([shift, log_scale.to(shift)], -1)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.networks.layers import in_full_precision, without_autocast
-from pyro_afslvm.transforms.conditioners.base import AffineParameters, Conditioner
-from pyro_afslvm.transforms.time_axis import join, previous_frames, time_length
+from pyro_afslvm.transforms.conditioners.causal import CausalConditioner, by_entry, with_context
 
 
 class LSTMState(NamedTuple):
@@ -17,11 +16,11 @@ class LSTMState(NamedTuple):
     cell: Tensor
 
 
-class LSTMConditioner(Conditioner):
+class LSTMConditioner(CausalConditioner):
     r"""LSTM over all past vectors, and over a context up to the present.
 
     .. math:: h_t = \mathrm{LSTM}([g(x_{t-1}), c_t], h_{t-1}), \qquad
-        \mu_t = A h_t + a, \quad \log \sigma_t = B h_t + b
+        \theta_t = A h_t + a
 
     with :math:`x_0 = 0` and a learned :math:`h_0`. Without context it is the paper's prior,
     with encoder features as context its filtering posterior.
@@ -32,14 +31,15 @@ class LSTMConditioner(Conditioner):
         layers: number of LSTM layers.
         context_features: size of the context; 0 for none.
         pre_network: applied to :math:`x_{t-1}` before the LSTM.
+        num_parameters: parameters of each entry.
         residual: whether the shift is the change from the last vector, in units of the scale.
 
     Source: Marino et al., Appendix B.
 
     >>> import torch
     >>> prior = LSTMConditioner(8, hidden=16)
-    >>> prior(torch.randn(5, 10, 8)).log_scale.shape
-    torch.Size([5, 10, 8])
+    >>> prior(torch.randn(5, 10, 8)).shape  # shift and log-scale
+    torch.Size([5, 10, 8, 2])
     """
 
     def __init__(
@@ -50,75 +50,36 @@ class LSTMConditioner(Conditioner):
         layers: int = 1,
         context_features: int = 0,
         pre_network: nn.Module | None = None,
+        num_parameters: int = 2,
         residual: bool = False,
     ) -> None:
         super().__init__(
-            frame_dims=1, initial_shape=(features,), window=0, reach=None, residual=residual
+            (features,),
+            initial_shape=(features,),
+            context_features=context_features,
+            num_parameters=num_parameters,
+            residual=residual,
         )
         self.features = features
-        self.context_features = context_features
         self.pre_network = pre_network or nn.Identity()
         with torch.no_grad():
             inputs = self.pre_network(torch.zeros(1, features)).shape[-1] + context_features
         self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
         self.initial_hidden = nn.Parameter(torch.zeros(layers, hidden))
         self.initial_cell = nn.Parameter(torch.zeros(layers, hidden))
-        self.heads = nn.Linear(hidden, 2 * features)  # shift and log-scale
+        self.heads = nn.Linear(hidden, num_parameters * features)
 
-    def forward(
-        self, values: Tensor, *, history: Tensor | None = None, context: Tensor | None = None
-    ) -> AffineParameters:
-        length = time_length(values, 1)
-        full = join(history, values, 1)
-        previous = previous_frames(full, None, 1)
-        batch = self._batch(previous.shape[:-2], context, event=2)
-        outputs, _ = self._run(previous, context, self._start(batch))
-        return self._parameters_from(outputs[..., -length:, :])
-
-    def initial_state(
-        self,
-        batch_shape: torch.Size,
-        *,
-        history: Tensor | None = None,
-        context: Tensor | None = None,
-    ) -> LSTMState:
-        if history is None:
-            return self._start(batch_shape)
-        previous = previous_frames(history, None, 1)
-        batch = self._batch(previous.shape[:-2], context, event=2)
-        return self._run(previous, context, self._start(batch))[1]
-
-    def step(
-        self, previous: Tensor | None, state: LSTMState, *, context: Tensor | None = None
-    ) -> tuple[AffineParameters, LSTMState]:
-        if previous is None:
-            batch = self._batch(state.hidden.shape[:-2], context, event=1)
-            previous = self.initial_hidden.new_zeros(*batch, self.features)
-        entry = None if context is None else context.unsqueeze(-2)
-        outputs, state = self._run(previous.unsqueeze(-2), entry, state)
-        return self._parameters_from(outputs.squeeze(-2)), state
-
-    def _start(self, batch: torch.Size) -> LSTMState:
+    def start(self, batch: torch.Size) -> LSTMState:
         shape = (*batch, *self.initial_hidden.shape)
         return LSTMState(self.initial_hidden.expand(shape), self.initial_cell.expand(shape))
 
-    def _batch(self, batch: torch.Size, context: Tensor | None, *, event: int) -> torch.Size:
-        if (0 if context is None else context.shape[-1]) != self.context_features:
-            got = "none" if context is None else f"{context.shape[-1]}"
-            raise ValueError(f"expected {self.context_features} context features, got {got}")
-        return batch if context is None else torch.broadcast_shapes(batch, context.shape[:-event])
-
-    def _run(
+    def run(
         self, previous: Tensor, context: Tensor | None, state: LSTMState
     ) -> tuple[Tensor, LSTMState]:
         """Run the LSTM over ``(*batch, T, features)``, in the precision of the frames."""
         with without_autocast(previous.device):
-            inputs = self.pre_network(previous)
-            batch = self._batch(previous.shape[:-2], context, event=2)
-            batch = torch.broadcast_shapes(batch, state.hidden.shape[:-2])
-            if context is not None:
-                parts = (inputs, context.to(inputs.dtype))
-                inputs = torch.cat([p.expand(*batch, *p.shape[-2:]) for p in parts], -1)
+            inputs = with_context(self.pre_network(previous), context)
+            batch = torch.broadcast_shapes(inputs.shape[:-2], state.hidden.shape[:-2])
             inputs = inputs.expand(*batch, *inputs.shape[-2:])
             outputs, (hidden, cell) = self.lstm(
                 inputs.reshape(-1, *inputs.shape[-2:]),
@@ -128,8 +89,11 @@ class LSTMConditioner(Conditioner):
             _unfold(hidden, batch), _unfold(cell, batch)
         )
 
-    def _parameters_from(self, outputs: Tensor) -> AffineParameters:
-        return AffineParameters(*in_full_precision(self.heads, outputs, 1).chunk(2, -1))
+    def emit(self, features: Tensor) -> Tensor:
+        return by_entry(in_full_precision(self.heads, features, 1), self.num_parameters)
+
+    def batch_of(self, state: LSTMState) -> torch.Size:
+        return state.hidden.shape[:-2]
 
 
 def _fold(state: Tensor, batch: torch.Size) -> Tensor:  # (*batch, L, H) -> (L, N, H)

@@ -9,7 +9,7 @@ from torch.distributions import Transform
 from torch.distributions.utils import _sum_rightmost
 from torch.nn.functional import logsigmoid
 
-from pyro_afslvm.transforms.cache import CachedTransform, random_state
+from pyro_afslvm.transforms.cache import CachedTransform, check_cache_size, random_state
 from pyro_afslvm.transforms.steps import Inverse
 
 
@@ -32,6 +32,14 @@ class InverseFlow(CachedTransform):
     def condition(self, context: Tensor | None = None) -> "ConditionedInverseFlow":
         """Give the transform its context; the result shares the parameters."""
         raise NotImplementedError
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        """The shape of the values, if their events are of the transform's size."""
+        raise NotImplementedError
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        """The shape of the noise: both directions keep it."""
+        return self.forward_shape(shape)
 
     def _call(self, z: Tensor) -> Tensor:
         return self.condition()._call(z)
@@ -62,6 +70,8 @@ class ConditionedInverseFlow(Transform):
         self.mask = mask
 
     def with_cache(self, cache_size: int = 1) -> "ConditionedInverseFlow":
+        """Return the transform, which finds the noise of its last sample as it is."""
+        check_cache_size(cache_size)
         return self
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
@@ -83,8 +93,9 @@ class ConditionedInverseFlow(Transform):
         return log_det
 
     def _call(self, z: Tensor) -> Tensor:
-        z, drawn = self._prepare(z), random_state(z)
+        given, z, drawn = z, self._prepare(z), random_state(z)
         value, log_scale = self._sample(z)
+        value, z = (self._as_given(each, given) for each in (value, z))
         # a leaf outlives its graph, and is not to gather the cache's hooks
         noise = z.view_as(z) if z.is_leaf and z.requires_grad else z
         self._keep(value, Inverse(noise, log_scale), drawn)
@@ -98,6 +109,7 @@ class ConditionedInverseFlow(Transform):
         if inverse is None:
             drawn = random_state(value)
             inverse = self._score(self._prepare(value))
+            inverse = inverse._replace(noise=self._as_given(inverse.noise, value))
             self._keep(value, inverse, drawn)
         return inverse
 
@@ -141,6 +153,11 @@ class ConditionedInverseFlow(Transform):
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         shape = self.forward_shape(z.shape)
         return z if z.shape == shape else z.expand(shape)
+
+    def _as_given(self, result: Tensor, given: Tensor) -> Tensor:
+        """Bring a result to half precision again where the networks themselves are of it."""
+        weights = next(self.transform.parameters(), result)
+        return result.to(given.dtype) if weights.dtype == given.dtype else result
 
     def _find(self, value: Tensor) -> Inverse | None:
         found: Inverse | None = self.transform._cache.find((self.transform,), self._inputs(value))

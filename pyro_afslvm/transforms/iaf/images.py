@@ -94,6 +94,14 @@ class ConvInverseAutoregressive(InverseFlow):
         """
         return ConditionedConvInverseAutoregressive(self, context)
 
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        """The shape of the values, if they are images of so many channels."""
+        if len(shape) < 3 or shape[-3] != self.channels:
+            raise ValueError(
+                f"expected images of {self.channels} channels, got shape {tuple(shape)}"
+            )
+        return torch.Size(shape)
+
 
 class ConditionedConvInverseAutoregressive(ConditionedInverseFlow):
     """An inverse autoregressive flow of images with its context given."""
@@ -110,11 +118,9 @@ class ConditionedConvInverseAutoregressive(ConditionedInverseFlow):
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         """The shape of the values, broadcast with the context."""
-        channels = self.transform.channels
-        if len(shape) < 3 or shape[-3] != channels:
-            raise ValueError(f"expected images of {channels} channels, got shape {tuple(shape)}")
+        shape = torch.Size(self.transform.forward_shape(shape))
         if self.context is None:
-            return torch.Size(shape)
+            return shape
         context = self.context.shape
         try:
             if context[-2:] != tuple(shape[-2:]):
@@ -126,8 +132,11 @@ class ConditionedConvInverseAutoregressive(ConditionedInverseFlow):
             ) from None
 
     def _parameters(self, network: MaskedImageNetwork, z: Tensor) -> tuple[Tensor, Tensor]:
-        m, s = network(z, self.context)
-        return m, s
+        """m and s in the precision of z, whatever the network ran in."""
+        dtype = next(network.parameters()).dtype
+        context = None if self.context is None else self.context.to(dtype)
+        m, s = network(z.to(dtype), context)
+        return m.to(z), s.to(z)
 
     def _undo(self, network: MaskedImageNetwork, y: Tensor) -> tuple[Tensor, Tensor]:
         z, log_scale = torch.zeros_like(y), torch.zeros_like(y)

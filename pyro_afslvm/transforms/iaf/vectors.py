@@ -104,6 +104,14 @@ class InverseAutoregressive(InverseFlow):
         """
         return ConditionedInverseAutoregressive(self, context=context, mask=mask)
 
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        """The shape of the values, if they are vectors of so many entries."""
+        if not len(shape) or shape[-1] != self.features:
+            raise ValueError(
+                f"expected vectors of {self.features} entries, got shape {tuple(shape)}"
+            )
+        return torch.Size(shape)
+
 
 def check_iaf(iaf: InverseAutoregressive | None, latent_size: int) -> None:
     """Refuse a transform of latents that are not a model's."""
@@ -137,9 +145,7 @@ class ConditionedInverseAutoregressive(ConditionedInverseFlow):
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         """The shape of the values, broadcast with the context and the mask."""
         features = self.transform.features
-        if not len(shape) or shape[-1] != features:
-            raise ValueError(f"expected vectors of {features} entries, got shape {tuple(shape)}")
-        batch = {"values": torch.Size(shape[:-1])}
+        batch = {"values": self.transform.forward_shape(shape)[:-1]}
         if self.context is not None:
             batch["context"] = self.context.shape[:-1]
         if self.mask is not None:
@@ -153,7 +159,8 @@ class ConditionedInverseAutoregressive(ConditionedInverseFlow):
     def _undo(self, made: Network, value: Tensor) -> tuple[Tensor, Tensor]:
         y, z = value.unbind(-1), list(torch.zeros_like(value).unbind(-1))
         log_scale = list(z)
-        for i in made.permutation.tolist():
+        order = made.permutation
+        for i in range(len(order)) if order.is_meta else order.tolist():
             m, s = (p[..., i] for p in self._parameters(made, torch.stack(z, -1)))
             z[i] = y[i] + torch.exp(-s) * (y[i] - m)  # 1 / sigma = 1 + exp(-s)
             log_scale[i] = logsigmoid(s)

@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from pyro_afslvm.data import Arrays, source_from_config
 from pyro_afslvm.data.arrays.reader import ArrayReader, dimensions
+from pyro_afslvm.data.registry import guess_source
 
 SPLITS = ("train", "validation", "test")
 VECTORS = ("sequence", "time", "feature")
@@ -122,7 +125,55 @@ def test_big_endian_and_fortran_order_are_the_same_content(tmp_path: Path) -> No
     ],
 )
 def test_names_of_dimensions(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
-    assert dimensions(names, len(names), "x") == expected
+    assert dimensions(names, range(10, 10 + len(names)), "x") == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "shape", "expected"),
+    [
+        (None, (10, 20, 64, 64, 3), ("sequence", "time", "height", "width", "channel")),
+        (None, (10, 20, 64, 48, 1), ("sequence", "time", "height", "width", "channel")),
+        (None, (10, 20, 3, 64, 64), FRAMES),
+        (None, (10, 20, 10, 32, 48), FRAMES),
+        (("valid_time", "level", "latitude", "longitude"), (9, 1, 5, 6), None),
+        (("time", "a", "b"), (9, 1, 5), ("time", "single", "feature")),
+    ],
+)
+def test_sizes_tell_dimensions(names: Any, shape: tuple[int, ...], expected: Any) -> None:
+    expected = expected or ("time", "single", "height", "width")
+    assert dimensions(names, shape, "x") == expected
+
+
+def test_channels_that_may_be_third_or_last_are_asked_for(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((12, 15, 16, 16, 5))
+    with pytest.raises(ValueError, match="third or last: say so by dims, such as sequence,time"):
+        _ = Arrays.from_array(values).frame_shape
+    source = Arrays.from_array(values, dims="sequence, time, height, width, channel")
+    assert source.frame_shape == (5, 16, 16)
+    first = source.dataset("train", num_frames=15)[0].numpy()
+    assert any(np.allclose(first, np.moveaxis(x, -1, 1)) for x in values)
+    np.save(tmp_path / "x.npy", values[..., :1].reshape(12, 15, 1, 256))
+    by_name = Arrays(path=str(tmp_path / "x.npy"), dims="sequence,time,level,feature")
+    assert by_name.frame_shape == (256,)
+    with pytest.raises(ValueError, match=r"name those of \(12, 15, 1, 256\) by dims"):
+        _ = Arrays(path=str(tmp_path / "x.npy")).frame_shape
+
+
+@pytest.mark.parametrize("format", ["NETCDF3_CLASSIC", "NETCDF3_64BIT", "NETCDF4"])
+def test_times_of_any_calendar_are_not_looked_at(tmp_path: Path, format: str) -> None:
+    xarray = pytest.importorskip("xarray")
+    values = np.random.default_rng(0).normal(size=(300, 1, 2)).astype("f4")
+    dataset = xarray.Dataset(
+        {"t2m": (("valid_time", "level", "station"), values)},
+        {"valid_time": ("valid_time", np.arange(300.0), {"units": "months since 1850-01-01"})},
+    )
+    dataset["other"] = ((), 5, {"units": "days since yesterday", "calendar": "noleap"})
+    engine = "h5netcdf" if format == "NETCDF4" else "scipy"
+    path = tmp_path / "x.nc"
+    dataset.to_netcdf(path, engine=engine, format=format if engine == "scipy" else None)
+    source = Arrays(path=str(path), variable="t2m")
+    assert source.frame_shape == (2,)
+    np.testing.assert_allclose(source.dataset("train", num_frames=9)[0].shape, (9, 2))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +190,7 @@ def test_names_of_dimensions(names: tuple[str, ...], expected: tuple[str, ...]) 
 )
 def test_dimensions_that_are_not_clear(names: tuple[str, ...] | None, rank: int) -> None:
     with pytest.raises(ValueError, match=r"x\.nc: expected dimensions \(sequence, time") as caught:
-        dimensions(names, rank, "x.nc")
+        dimensions(names, range(10, 10 + rank), "x.nc")
     assert "\n" not in str(caught.value)
 
 
@@ -178,6 +229,67 @@ def test_several_arrays_in_a_file(tmp_path: Path) -> None:
         Arrays(path=path).dataset("train", num_frames=3)
     with pytest.raises(ValueError, match=r"a\.npz: holds no three: one, two"):
         Arrays(path=path, variable="three").dataset("train", num_frames=3)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5"])
+def test_groups_of_a_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    pixels, half = pictures(12, 20), np.array([20] * 11 + [7])
+    with h5py.File(path, "w") as file:
+        file["train/frames"], file["test/frames"] = pixels, pixels[:, ::-1]
+        file["train/lengths"] = half
+        file["meta"] = np.arange(3)
+    with pytest.raises(ValueError, match=r": meta, test/frames, train/frames, train/lengths$"):
+        Arrays(path=str(path)).dataset("train", num_frames=3)
+    with pytest.raises(ValueError, match=r"holds no frames: meta, test/frames, train/frames"):
+        Arrays(path=str(path), variable="frames").dataset("train", num_frames=3)
+    source = Arrays(path=str(path), variable="test/frames")
+    whole = Arrays.from_array(pixels[:, ::-1])
+    assert torch.equal(
+        source.dataset("test", num_frames=9)[0], whole.dataset("test", num_frames=9)[0]
+    )
+    ragged = Arrays(path=str(path), variable="train/frames", lengths="train/lengths")
+    assert ragged.describe()["frames"] == 227
+
+
+def test_groups_of_a_netcdf_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
+    values = xr.DataArray(vectors(3, 90), dims=("station", "time", "feature"), name="x")
+    values = values.rename(station="sequence")
+    xr.Dataset({"x": values}).to_netcdf(path, group="run1", engine="h5netcdf")
+    xr.Dataset({"y": -values}).to_netcdf(path, group="run2", mode="a", engine="h5netcdf")
+    with pytest.raises(ValueError, match=r"choose one by variable: run1/x, run2/y$"):
+        Arrays(path=str(path)).dataset("train", num_frames=3)
+    first, second = (Arrays(path=str(path), variable=name) for name in ("run1/x", "run2/y"))
+    assert torch.equal(
+        first.dataset("train", num_frames=3)[0], -second.dataset("train", num_frames=3)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("a.csv", "a table is not read as it is: take its numbers by pandas.read_csv and store"),
+        ("a.pt", "may hold code and is never loaded: load it, and store its array by numpy.save"),
+        ("a.pkl", "may hold code and is never loaded"),
+        ("a.mat", "a file of MATLAB is not read: take its values by scipy.io.loadmat"),
+        ("a.txt", "text is not read: take its numbers by numpy.loadtxt"),
+        ("a.bin", "expected a .npy, .npz, .nc or .h5 file or a zarr folder"),
+    ],
+)
+def test_files_that_are_not_read(tmp_path: Path, name: str, advice: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"1,2\n")
+    for source in (Arrays(path=str(path)), *([] if name == "a.bin" else [guess_source(str(path))])):
+        with pytest.raises(ValueError, match="^" + re.escape(f"{path}: {advice}")):
+            source.dataset("train", num_frames=3)
+
+
+def test_a_file_without_arrays(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w"):
+        pass
+    with pytest.raises(ValueError, match=r"a\.h5: holds no arrays$"):
+        Arrays(path=str(tmp_path / "a.h5")).dataset("train", num_frames=3)
 
 
 def test_a_source_is_made_again_from_its_settings(tmp_path: Path) -> None:
@@ -451,7 +563,7 @@ def test_truncated_files(tmp_path: Path, name: str) -> None:
 def test_files_of_another_kind(tmp_path: Path) -> None:
     refused(tmp_path / "none.npy", "there is no such file")
     (tmp_path / "a.txt").write_text("1 2 3")
-    refused(tmp_path / "a.txt", r"a\.txt: expected a \.npy, \.npz or \.nc file or a zarr folder")
+    refused(tmp_path / "a.txt", r"a\.txt: text is not read: take its numbers by numpy\.loadtxt")
     for name in ("a.npy", "a.npz", "a.nc"):
         (tmp_path / name).write_text("1 2 3")
         refused(tmp_path / name, name)

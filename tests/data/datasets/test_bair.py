@@ -39,6 +39,44 @@ def seen(x: torch.Tensor) -> tuple[int, list[int]]:
     return number, x[:, 1, 0, 0].tolist()
 
 
+# ---- what is known in advance ----
+
+
+def test_the_command_that_leads_to_a_frame_and_where_the_arm_is(folder: Path) -> None:
+    source = BAIR(path=str(folder), validation_size=2, context=["action", "endeffector_pos"])
+    assert source.context_features == 7
+    assert source_from_config(source.config()).describe() == source.describe()
+    assert source.describe()["context"] == ["action", "endeffector_pos"]
+    assert "context" not in BAIR(path=str(folder)).describe()
+    for split in ("train", "test"):
+        data = source.dataset(split, num_frames=10)  # type: ignore[arg-type]
+        for k in range(7):
+            number, times = seen(data[k])
+            found = data.context(k)
+            assert found.shape == (10, 7)
+            first = times[0] == 0
+            # a command is stored with the frame before the one that shows what it did
+            assert found[first:, 0] == pytest.approx(0.1 * np.array(times[first:]))
+            assert (found[first:, 3] == number).all()
+            assert not first or (found[0, :4] == 0).all()
+            assert found[:, 4] == pytest.approx(0.1 * np.array(times))
+            assert (found[:, 6] == number).all()
+    with pytest.raises(ValueError, match="these sequences have no covariates"):
+        BAIR(path=str(folder)).dataset("test", num_frames=10).context(0)
+
+
+def test_a_context_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(ValueError, match="context must be of action, endeffector_pos, got speed"):
+        BAIR(path=str(folder), context=["speed"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="context names one twice: action, action"):
+        BAIR(path=str(folder), context=["action", "action"])
+    path = folder / "softmotion30_44k/test/traj_0_to_255.tfrecords"
+    path.write_bytes(framed(example({"0/action": [1.0, 2.0]})))
+    data = BAIR(path=str(folder), context=["action"]).dataset("test", num_frames=2)
+    with pytest.raises(ValueError, match="record 0: feature '0/action' has 2 numbers, expected 4"):
+        data.context(0)
+
+
 # ---- reading ----
 
 

@@ -31,7 +31,7 @@ def test_fixture_is_what_it_says(film: Path) -> None:
     assert film.read_bytes()[:4] == b"RIFF"
     with av.open(str(film)) as container:
         assert container.streams.video[0].codec_context.name == "mpeg4"
-    assert read_header(film) == (60, 120, 160)
+    assert read_header(film)[:3] == (60, 120, 160)
 
 
 def test_grey_frames(film: Path) -> None:

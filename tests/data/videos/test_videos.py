@@ -115,7 +115,7 @@ def test_a_file_that_is_there_twice_is_used_once(tmp_path: Path) -> None:
     films = source(tmp_path / "films")
     prepared = films.prepare()
     assert len(prepared.files) == 3
-    assert prepared.notes == (f"{copy}: the same as {tmp_path}/films/1.avi, used once",)
+    assert f"{copy}: the same as {tmp_path}/films/1.avi, used once" in prepared.notes
     assert sum(len(films.dataset(s, num_frames=20)) for s in SPLITS) == 3
 
 
@@ -424,3 +424,13 @@ def test_help_of_prepare_is_light() -> None:
     printed = run_python("-c", code, COLUMNS="200").stdout
     assert "--skip-bad" in printed
     assert printed.splitlines()[-1] == "[]"
+
+
+def test_folders_behind_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    elsewhere, films = tmp_path / "elsewhere", tmp_path / "films"
+    write_video(elsewhere / "a.avi", scene(4))
+    write_video(films / "b.avi", scene(5))
+    (films / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(films)
+    found = Videos(path=str(films), size=32).files()
+    assert [file.name for file in found] == ["b.avi", "a.avi"]

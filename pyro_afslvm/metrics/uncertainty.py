@@ -1,0 +1,120 @@
+"""Means over sequences, their standard errors, and those of differences between models."""
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FEWEST = 5  # independent units, of which a standard error is more than a guess
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error, NaN where fewer than five independent units stand behind."""
+
+    mean: float
+    error: float
+    num_units: int
+
+
+def estimate(values: ArrayLike, units: Sequence[Hashable] | None = None) -> Estimate:
+    r"""Compute the mean of values and its standard error over independent units.
+
+    .. math:: m = \frac{1}{n} \sum_i v_i, \qquad
+        s^2 = \frac{G}{G - 1} \sum_{g=1}^{G} \Big( \frac{1}{n} \sum_{i \in g} (v_i - m) \Big)^2
+
+    Values of one unit, such as windows of one video, may depend on one another in any way. If
+    every value is a unit, s is the usual standard error of a mean.
+
+    Args:
+        values: (n,), of any unit.
+        units: the unit that each value belongs to; by default each is one by itself.
+
+    Raises:
+        ValueError: there are no values, or not one unit for each.
+
+    Source: Cameron, Miller, *A Practitioner's Guide to Cluster-Robust Inference*, for a
+    regression on a constant.
+
+    >>> estimate([1.0, 2.0, 3.0, 4.0, 5.0]).error == math.sqrt(2.5 / 5)
+    True
+    >>> estimate([1.0, 2.0, 3.0, 4.0, 5.0], units=["a", "a", "b", "b", "c"]).error
+    nan
+    """
+    found, names = _checked(values, units)
+    return Estimate(float(found.mean()), *_spread(_influence(found, names)))
+
+
+def difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    units: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
+) -> Estimate:
+    r"""Compute the difference of two means, paired by unit, over the units that both have.
+
+    .. math:: d = m^a - m^b, \qquad s^2 = \frac{G}{G - 1} \sum_g \Big(
+        \frac{1}{n^a} \sum_{i \in g} (a_i - m^a) - \frac{1}{n^b} \sum_{i \in g} (b_i - m^b) \Big)^2
+
+    On the same values of the same units that is the error of the mean of their differences.
+
+    Args:
+        first: (n,) of one model.
+        second: (k,) of another one, on the same units.
+        units: the unit of each value of both; by default values are paired one by one.
+
+    Raises:
+        ValueError: the two share no unit, or lack units for their values.
+
+    >>> difference([1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 3.0, 4.0])
+    Estimate(mean=1.0, error=0.0, num_units=5)
+    """
+    pairs = [_checked(v, u) for v, u in zip((first, second), units or (None, None), strict=True)]
+    if units is None and len(pairs[0][0]) != len(pairs[1][0]):
+        raise ValueError(
+            f"expected as many values of both without units, got {len(pairs[0][0])} and "
+            f"{len(pairs[1][0])}"
+        )
+    both = {*pairs[0][1]} & {*pairs[1][1]}
+    if not both:
+        raise ValueError("expected units that both have, got none")
+    (a, names), (b, others) = (_only(values, names, both) for values, names in pairs)
+    of_a, of_b = _influence(a, names), _influence(b, others)
+    apart = {name: of_a[name] - of_b[name] for name in of_a}
+    return Estimate(float(a.mean() - b.mean()), *_spread(apart))
+
+
+def _checked(
+    values: ArrayLike, units: Sequence[Hashable] | None
+) -> tuple[NDArray[np.float64], list[Any]]:
+    found = np.asarray(values, dtype=np.float64)
+    names = [*range(found.size)] if units is None else [*np.asarray(units).tolist()]
+    if found.ndim != 1 or not found.size or len(names) != found.size:
+        raise ValueError(
+            f"expected values (n,) and a unit for each, got {found.shape} and {len(names)} units"
+        )
+    return found, names
+
+
+def _only(
+    values: NDArray[np.float64], names: list[Any], chosen: set[Any]
+) -> tuple[NDArray[np.float64], list[Any]]:
+    kept = [i for i, name in enumerate(names) if name in chosen]
+    return values[kept], [names[i] for i in kept]
+
+
+def _influence(values: NDArray[np.float64], names: list[Any]) -> dict[Any, float]:
+    """Add up what each unit contributes to the mean's distance from its expectation."""
+    total: dict[Any, float] = dict.fromkeys(names, 0.0)
+    for name, residual in zip(names, (values - values.mean()) / len(values), strict=True):
+        total[name] += float(residual)
+    return total
+
+
+def _spread(influence: dict[Any, float]) -> tuple[float, int]:
+    """Standard error from the contributions of independent units, and how many there are."""
+    count = len(influence)
+    if count < FEWEST:
+        return math.nan, count
+    return math.sqrt(count / (count - 1) * sum(v**2 for v in influence.values())), count
