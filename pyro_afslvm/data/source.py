@@ -30,13 +30,9 @@ class SequenceSource(abc.ABC):
 
     Attributes:
         name: Short name in snake case, as it appears in results.
-        unit: What is independent of one another in a split, as error bars count it: a
-            ``"sequence"``, or what several of them share, such as a ``"person"``; see
-            :attr:`SequenceDataset.units`.
     """
 
     name: ClassVar[str]
-    unit: ClassVar[str] = "sequence"
     _of_data: bool = True  # private: descriptions may list all public attributes
     _arguments: dict[str, Any]
 
@@ -64,6 +60,15 @@ class SequenceSource(abc.ABC):
     @abc.abstractmethod
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame, (C, H, W) or (D,)."""
+
+    @property
+    def unit(self) -> str:
+        """What is independent of one another in a split, as error bars count it.
+
+        A ``"sequence"``, or what several of them share, such as a ``"person"``; see
+        :attr:`SequenceDataset.units`.
+        """
+        return "sequence"
 
     @property
     def dequantization(self) -> DequantizationName:

@@ -61,12 +61,13 @@ class Prepared(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A sequence: frames first..last-1 of a prepared file."""
+    """A sequence: frames first..last-1 of a prepared file, or of a square window in them."""
 
     frames: StoredFrames
     first: int
     last: int
     unit: int | None = None  # number of what it is not independent of, beside itself
+    corner: tuple[int, int] | None = None  # row and column where the window begins
 
 
 class PreparedSource(SequenceSource):
@@ -162,7 +163,7 @@ class PreparedSource(SequenceSource):
         check_request(split, num_frames)
         parts = self.parts(split)
         return StoredSequences(
-            partial(_load, parts=parts),
+            partial(_load, parts=parts, size=self.framing.size),
             lengths=[part.last - part.first for part in parts],
             num_frames=num_frames,
             seed=self.seed,
@@ -266,6 +267,10 @@ def crop(
     return frames[..., row : row + size, column : column + size].copy()
 
 
-def _load(i: int, first: int, last: int, *, parts: list[Part]) -> Pixels:
+def _load(i: int, first: int, last: int, *, parts: list[Part], size: int) -> Pixels:
     part = parts[i]
-    return part.frames.read(part.first + first, part.first + last)
+    frames = part.frames.read(part.first + first, part.first + last)
+    if part.corner is None:
+        return frames
+    row, column = part.corner
+    return frames[..., row : row + size, column : column + size]

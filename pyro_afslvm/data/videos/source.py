@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from pyro_afslvm.data.splits import SPLITS, Split
 from pyro_afslvm.data.videos.decoding import Color, Framing, read_header
 from pyro_afslvm.data.videos.pictures import PICTURES, pictures_in
 from pyro_afslvm.data.videos.prepared import Part, PreparedFile, PreparedSource
+from pyro_afslvm.data.videos.tiles import share, tiles
 from pyro_afslvm.utils.checks import check_minimum
 
 SUFFIXES = (
@@ -44,8 +43,11 @@ class Videos(PreparedSource):
             their rate.
         reduce_bits: Bring pixels of more than 8 bits to 8, which is refused otherwise.
         crop: Where the square lies: ``"random"`` draws a place for each training sequence;
-            validation and test always take the centre.
-        split_by: ``"file"`` or ``"time"``; ``None`` for files from three files on.
+            validation and test always take the centre. ``"tiles"`` cuts frames into squares
+            that do not overlap, each a sequence and a unit of its own.
+        split_by: ``"file"`` or ``"time"``; ``None`` for files from three files on. ``"place"``
+            draws tiles of films that are split by time as well: no two splits share a tile, nor
+            a time of one film.
         validation_part: Share of the files, or of the time, for validation.
         test_part: Share for test.
         gap: Frames left out between splits by time, counted after ``stride``.
@@ -64,7 +66,6 @@ class Videos(PreparedSource):
     """
 
     name = "videos"
-    unit = "video"
 
     def __init__(
         self,
@@ -77,8 +78,8 @@ class Videos(PreparedSource):
         stride: int = 1,
         fps: float | None = None,
         reduce_bits: bool = False,
-        crop: Literal["centre", "random"] = "centre",
-        split_by: Literal["file", "time"] | None = None,
+        crop: Literal["centre", "random", "tiles"] = "centre",
+        split_by: Literal["file", "time", "place"] | None = None,
         validation_part: float = 0.1,
         test_part: float = 0.2,
         gap: int = 16,
@@ -87,10 +88,16 @@ class Videos(PreparedSource):
         cache: str | None = None,
     ) -> None:
         check_minimum(gap=(gap, 0), seed=(seed, 0))
-        if crop not in ("centre", "random"):
-            raise ValueError(f"crop must be 'centre' or 'random', got {crop!r}")
-        if split_by not in (None, "file", "time"):
-            raise ValueError(f"split_by must be 'file', 'time' or None, got {split_by!r}")
+        if crop not in ("centre", "random", "tiles"):
+            raise ValueError(f"crop must be 'centre', 'random' or 'tiles', got {crop!r}")
+        if split_by not in (None, "file", "time", "place"):
+            raise ValueError(f"split_by must be 'file', 'time', 'place' or None, got {split_by!r}")
+        if crop == "tiles" and split_by is None:
+            raise ValueError("crop 'tiles' needs split_by: 'file', 'time' or 'place'")
+        if crop == "tiles" and shrink is None:
+            raise ValueError("crop 'tiles' needs shrink, 1 for frames as large as they are")
+        if split_by == "place" and crop != "tiles":
+            raise ValueError("split_by 'place' needs crop 'tiles'")
         if min(validation_part, test_part) < 0 or not validation_part + test_part < 1:
             raise ValueError(
                 "validation_part and test_part must not be negative and leave something for "
@@ -108,6 +115,11 @@ class Videos(PreparedSource):
         self.path, self.crop, self.random_crops = path, crop, crop == "random"
         self.split_by, self.validation_part, self.test_part = split_by, validation_part, test_part
         self.gap, self.seed, self.skip_bad, self.cache = gap, seed, skip_bad, cache
+
+    @property
+    def unit(self) -> str:
+        """A video, or a tile of films that are split by time or place."""
+        return "tile" if self.crop == "tiles" and self.split_by != "file" else "video"
 
     @property
     def where(self) -> str:
@@ -162,8 +174,16 @@ class Videos(PreparedSource):
         """The sequences of a split."""
         files = self.prepared().files
         if self._by_file(len(files)):
-            return [Part(f.frames, 0, f.frames.shape[0]) for f in self._drawn(files, split)]
-        return [part for file in files if (part := self._period(file, split))]
+            parts = [Part(f.frames, 0, f.frames.shape[0]) for f in self._drawn(files, split)]
+        else:
+            parts = [part for file in files if (part := self._period(file, split))]
+        if self.crop != "tiles":
+            return parts
+        found = tiles(parts, self.framing.size, are_units=self.split_by != "file")
+        if self.split_by != "place":
+            return found
+        mine = self._share(len(found), split)
+        return [part for i, part in enumerate(found) if i in mine]
 
     def describe(self) -> dict[str, object]:
         """Settings as JSON values; the files by their content, not by where they lie."""
@@ -172,7 +192,7 @@ class Videos(PreparedSource):
             "name": self.name,
             **self.framing.describe(),
             "crop": self.crop,
-            "split_by": "file" if self._by_file(count) else "time",
+            "split_by": self._split_by(count),
             "validation_part": self.validation_part,
             "test_part": self.test_part,
             "gap": self.gap,
@@ -181,19 +201,20 @@ class Videos(PreparedSource):
             "content": self.content(),
         }
 
+    def _split_by(self, count: int) -> str:
+        return self.split_by or ("file" if count >= 3 else "time")
+
     def _by_file(self, count: int) -> bool:
-        return count >= 3 if self.split_by is None else self.split_by == "file"
+        return self._split_by(count) == "file"
 
     def _drawn(self, files: tuple[PreparedFile, ...], split: Split) -> list[PreparedFile]:
         """Draw the files of a split: the same whatever the files are called."""
-        held = [_share(part, len(files)) for part in (self.validation_part, self.test_part)]
-        held[0] = min(held[0], max(len(files) - 1 - held[1], 0))  # one is for training
-        sizes = {"train": len(files) - sum(held), "validation": held[0], "test": held[1]}
-        order = np.random.default_rng(self.seed).permutation(len(files))
-        first = sum(sizes[s] for s in SPLITS[: SPLITS.index(split)])
-        mine = set(order[first : first + sizes[split]].tolist())
+        mine = self._share(len(files), split)
         ranked = {file.content: rank for rank, file in enumerate(sorted(files, key=_content))}
         return [file for file in files if ranked[file.content] in mine]
+
+    def _share(self, count: int, split: Split) -> set[int]:
+        return share(count, split, (self.validation_part, self.test_part), self.seed)
 
     def _period(self, file: PreparedFile, split: Split) -> Part | None:
         """Find the time of a file that belongs to a split, if there is any."""
@@ -233,9 +254,3 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _content(file: PreparedFile) -> str:
     return file.content
-
-
-def _share(part: float, count: int) -> int:
-    if not part or count < 2:
-        return 0
-    return min(max(1, round(part * count)), count - 1)
