@@ -1,7 +1,7 @@
 """1-AF, moved: an affine flow whose shift is the last frame, each block moved as it has before."""
 
 from pyro_afslvm import FlowModel, Pair, TemporalAffine
-from pyro_afslvm.networks.motion_latents import MotionGrid
+from pyro_afslvm.networks.motion_grid import MotionGrid
 from pyro_afslvm.transforms.conditioners import DisplacementConditioner
 
 NAME = "1-AF (moved)"

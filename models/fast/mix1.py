@@ -1,7 +1,7 @@
 """1-Mix, moved: each pixel is one of the likeliest places it came from, black, white or new."""
 
 from pyro_afslvm import FlowModel, Pair, TemporalAutoregressive
-from pyro_afslvm.networks.motion_latents import MotionGrid
+from pyro_afslvm.networks.motion_grid import MotionGrid
 from pyro_afslvm.transforms.conditioners import DisplacementConditioner
 from pyro_afslvm.transforms.univariate import FreeMixtureMap
 

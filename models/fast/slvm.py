@@ -5,12 +5,8 @@ weights the latents are not taken up; ``--start_from`` a run of ``slvm_mix.py``.
 """
 
 from pyro_afslvm import SLVM, FilteringGuide, Pair, TemporalAffine
-from pyro_afslvm.networks.motion_latents import (
-    MotionDecoder,
-    MotionEncoder,
-    MotionGrid,
-    MotionSummary,
-)
+from pyro_afslvm.networks.motion_grid import MotionGrid, MotionSummary
+from pyro_afslvm.networks.motion_latents import MotionDecoder, MotionEncoder
 from pyro_afslvm.networks.window_memory import WindowMemory
 from pyro_afslvm.transforms.conditioners import GivenParameters, StandardNormal
 
@@ -30,7 +26,7 @@ def build(frame_shape: tuple[int, ...] = (1, 64, 64)) -> Pair:
         frame_shape,
         grid.latent_size,
         prior=TemporalAffine(StandardNormal(grid.latent_size)),
-        decoder=MotionDecoder(grid),
+        decoder=MotionDecoder(grid, sharpness=4.0),
         memory=WindowMemory(MotionSummary(grid), window=grid.window),
         decode_memory=True,
         context_length=grid.window,

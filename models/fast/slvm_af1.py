@@ -6,7 +6,7 @@ up; ``--start_from`` a run of ``slvm_mix.py``.
 
 from pyro_afslvm import SLVM, FilteringGuide, Pair, TemporalAffine
 from pyro_afslvm.networks.above_flow import MotionDecoderAboveFlow, MotionEncoderAboveFlow
-from pyro_afslvm.networks.motion_latents import MotionGrid, MotionSummary
+from pyro_afslvm.networks.motion_grid import MotionGrid, MotionSummary
 from pyro_afslvm.networks.window_memory import WindowMemory
 from pyro_afslvm.transforms.conditioners import (
     DisplacementConditioner,

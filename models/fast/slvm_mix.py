@@ -5,12 +5,8 @@ There is no flow below: prior and decoder see the last three frames themselves, 
 
 from pyro_afslvm import SLVM, FilteringGuide, Pair, TemporalAffine
 from pyro_afslvm.models.noise import MixtureNoise
-from pyro_afslvm.networks.motion_latents import (
-    MotionDecoder,
-    MotionEncoder,
-    MotionGrid,
-    MotionSummary,
-)
+from pyro_afslvm.networks.motion_grid import MotionGrid, MotionSummary
+from pyro_afslvm.networks.motion_latents import MotionDecoder, MotionEncoder
 from pyro_afslvm.networks.window_memory import WindowMemory
 from pyro_afslvm.transforms.conditioners import GivenParameters, StandardNormal
 

@@ -5,12 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyro_afslvm.networks.layers import without_autocast
-from pyro_afslvm.networks.motion_latents import (
-    MotionDecoder,
-    MotionEncoder,
-    MotionGrid,
-    MotionPast,
-)
+from pyro_afslvm.networks.motion_grid import MotionGrid, MotionPast
+from pyro_afslvm.networks.motion_latents import MotionDecoder, MotionEncoder
 from pyro_afslvm.networks.residual import near_zero
 
 FIRST = 1.0  # logit of what the latents' prediction weighs at first
@@ -34,7 +30,7 @@ class MotionDecoderAboveFlow(MotionDecoder):
             to shift and log-scale, ``(N, 2 * C, H, W)``. Its parameters are the flow's.
         hidden: channels between both predictions and the weight.
 
-    >>> from pyro_afslvm.networks.motion_latents import MotionSummary
+    >>> from pyro_afslvm.networks.motion_grid import MotionSummary
     >>> from pyro_afslvm.transforms.conditioners import DisplacementConditioner
     >>> grid = MotionGrid((1, 16, 16), reach=1, hidden=4)
     >>> flow = DisplacementConditioner(grid._replace(latents=0)).fuse

@@ -52,23 +52,27 @@ def load_pair(pair: Pair, checkpoint: dict[str, Any]) -> None:
         raise RunError(f"the checkpoint does not fit the recipe: {said[0]}{more}") from None
 
 
-def load_what_fits(pair: Pair, checkpoint: dict[str, Any]) -> tuple[int, int]:
+def load_what_fits(pair: Pair, checkpoint: dict[str, Any]) -> tuple[list[str], int]:
     """Put those of a checkpoint's weights into model and guide that have a place there.
 
     Returns:
-        the number of tensors that were put, and of those that stay as they are.
+        the names of the tensors that were put, such as ``model.prior.weight``, and the number of
+        those that stay as they are.
 
     Raises:
         RunError: if there is none.
     """
-    put = fresh = 0
-    for part, weights in ((pair.model, checkpoint["model"]), (pair.guide, checkpoint["guide"])):
-        if part is None:
+    put: list[str] = []
+    fresh = 0
+    for part in ("model", "guide"):
+        module = getattr(pair, part)
+        if module is None:
             continue
-        own = part.state_dict()
-        same = {k: v for k, v in (weights or {}).items() if k in own and own[k].shape == v.shape}
-        part.load_state_dict(own | same)
-        put, fresh = put + len(same), fresh + len(own) - len(same)
+        own, weights = module.state_dict(), checkpoint[part] or {}
+        same = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+        module.load_state_dict(own | same)
+        put += [f"{part}.{name}" for name in same]
+        fresh += len(own) - len(same)
     if not put:
         raise RunError("no weights of that run have the names and shapes of this model's")
     return put, fresh

@@ -37,6 +37,8 @@ class TrainSettings:
             default ``DECAY`` of the recipe, or ``none``.
         start_from: folder of a run whose best weights this one starts from, as far as their names
             and shapes are the same; the others are fresh.
+        hold: steps for which what came from there stays as it is and only fresh weights learn:
+            their first gradients would undo what was learned before.
         clip_norm: largest norm of the gradient of the loss, in nats per sequence and frame; 1 is
             that of the authors' first implementation.
         kl_warmup: steps over which the divergence of the latents comes to count in full.
@@ -75,6 +77,7 @@ class TrainSettings:
     warmup: int = 0
     decay: Literal["none", "cosine"] | None = None
     start_from: str | None = None
+    hold: int = 0
     clip_norm: float = 1.0
     average: float | None = None
     free_bits: float = 0.0
@@ -116,7 +119,9 @@ class TrainSettings:
             raise ValueError("free_bits are of a sampled divergence: choose one of both")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"average must be at least 0 and below 1, got {self.average}")
-        for name in ("seed", "workers", "warmup", "kl_warmup", "free_bits"):
+        if self.hold and self.start_from is None:
+            raise ValueError("hold keeps the weights of another run: name it by start_from")
+        for name in ("seed", "workers", "warmup", "hold", "kl_warmup", "free_bits"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 

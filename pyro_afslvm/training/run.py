@@ -81,8 +81,9 @@ def train(
     watched = Watched(_validation_set(source, frames, settings), _first(data, settings))
     if not list(pair.model.parameters()):
         raise RunError(f"the model of {recipe.path} has no parameters to train")
+    taken = []
     if settings.start_from is not None and not resume:
-        _start_from(settings.start_from, pair)
+        taken = _start_from(settings.start_from, pair)
     run = _folder(recipe, source, out, settings, resume=resume)
     try:
         if recipe.estimate is not None and not (resume and run.last.exists()):
@@ -99,6 +100,7 @@ def train(
                 watched=watched,
                 report=report or (lambda session: None),
             )
+            session.taken = frozenset(taken)
             if resume and run.last.exists():
                 session.restore(load_checkpoint(run.last))
             if not session.is_done:
@@ -110,11 +112,13 @@ def train(
     return run
 
 
-def _start_from(folder: str, pair: Pair) -> None:
-    """Take over the weights of another run that fit."""
+def _start_from(folder: str, pair: Pair) -> list[str]:
+    """Take over the weights of another run that fit; give their names."""
     put, fresh = load_what_fits(pair, load_checkpoint(Run.open(folder).best))
     if is_first_process():
-        print(f"starting from {folder}: {put} tensors are its, {fresh} are fresh", file=sys.stderr)
+        said = f"starting from {folder}: {len(put)} tensors are its, {fresh} are fresh"
+        print(said, file=sys.stderr)
+    return put
 
 
 def _train(session: Session, data: SequenceDataset) -> None:

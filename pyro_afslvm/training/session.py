@@ -50,6 +50,7 @@ class Session:
         curve: step, seconds, nats/dim in training and validation, at each validation.
         correlations: corr y of training sequences (Fig. 7) at each of them, NaN without a flow.
         interrupted: whether this process was asked to stop after the step.
+        taken: names of parameters that came from another run.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Session:
         self.curve: list[tuple[int, float, float, float]] = []
         self.correlations: list[float] = []
         self.interrupted = False
+        self.taken: frozenset[str] = frozenset()
         self._losses: list[Tensor] = []
 
     def _set_up(self) -> nn.Module:
@@ -134,7 +136,7 @@ class Session:
             first_step=self.step,
             check=self.fabric.device.type == "cpu",  # elsewhere at the next validation
             forward=self._forward,
-            backward=self.fabric.backward,
+            backward=self._backward,
         )
         try:
             clock = time.perf_counter()
@@ -157,6 +159,14 @@ class Session:
                 group["lr"] = self.settings.rate(self.step)
             x = self.dequantization(frames)
             yield x if known is None else (x, None, known)
+
+    def _backward(self, loss: Tensor) -> None:
+        """Take the gradients, at first of fresh weights only."""
+        self.fabric.backward(loss)
+        if self.step < self.settings.hold:
+            for name, parameter in self.loss.named_parameters():
+                if name in self.taken:
+                    parameter.grad = None
 
     def _forward(self, *given: Tensor | None) -> Tensor:
         with self._autocast():
@@ -292,6 +302,7 @@ class Session:
             "curve": self.curve,
             "correlations": self.correlations,
             "losses": self._losses,
+            "taken": sorted(self.taken),
         }
 
     @torch.no_grad()
@@ -304,6 +315,7 @@ class Session:
         unknown = [math.nan] * len(self.curve)  # in runs of earlier releases
         self.correlations = list(checkpoint.get("correlations", unknown))
         self._losses = list(checkpoint["losses"])
+        self.taken = frozenset(checkpoint.get("taken", ()))
         if self.average is not None:
             self.average.module.load_state_dict(self.loss.state_dict())
             self.average.n_averaged.fill_(self.step)

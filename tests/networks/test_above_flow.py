@@ -6,12 +6,8 @@ from pyro.infer import Trace_ELBO
 
 from pyro_afslvm import SLVM, FilteringGuide, FlowModel, TemporalAffine
 from pyro_afslvm.networks.above_flow import MotionDecoderAboveFlow, MotionEncoderAboveFlow
-from pyro_afslvm.networks.motion_latents import (
-    MotionDecoder,
-    MotionEncoder,
-    MotionGrid,
-    MotionSummary,
-)
+from pyro_afslvm.networks.motion_grid import MotionGrid, MotionSummary
+from pyro_afslvm.networks.motion_latents import MotionDecoder, MotionEncoder
 from pyro_afslvm.networks.window_memory import WindowMemory
 from pyro_afslvm.transforms.conditioners import (
     DisplacementConditioner,

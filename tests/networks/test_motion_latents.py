@@ -15,12 +15,8 @@ from pyro_afslvm.networks.displacement import (
     displacement_probabilities,
     likeliest_displacements,
 )
-from pyro_afslvm.networks.motion_latents import (
-    MotionDecoder,
-    MotionEncoder,
-    MotionGrid,
-    MotionSummary,
-)
+from pyro_afslvm.networks.motion_grid import MotionGrid, MotionSummary
+from pyro_afslvm.networks.motion_latents import MotionDecoder, MotionEncoder
 from pyro_afslvm.networks.window_memory import WindowMemory
 from pyro_afslvm.transforms.conditioners import (
     DisplacementConditioner,

@@ -179,6 +179,32 @@ def test_a_run_starts_from_the_weights_of_another_that_fit(recipe, source, tmp_p
         train(recipe, source, tmp_path / "fifth", settings(steps=1, start_from="nowhere"))
 
 
+def test_weights_of_another_run_are_held_while_fresh_ones_learn(recipe, source, tmp_path):
+    first = train(recipe, source, tmp_path / "first", settings(steps=2))
+    (tmp_path / "wider.py").write_text(
+        textwrap.dedent(TINY).replace("(3, hidden=5)", "(3, hidden=6)")
+    )
+    wider = load_recipe(tmp_path / "wider.py")
+    start = {"start_from": str(first.path), "hold": 2, "validate_every": 1}
+    held = train(wider, source, tmp_path / "held", settings(steps=2, **start))
+    before = load_checkpoint(first.last)["model"]
+
+    def moved(run):
+        after = load_checkpoint(run.last)["model"]
+        same = [k for k in after if before[k].shape == after[k].shape and "running" not in k]
+        same = [k for k in same if "batches" not in k]
+        return {k for k in same if not torch.equal(before[k], after[k])}, len(same)
+
+    assert moved(held)[0] == set()
+    assert moved(held)[1] > 0
+    free = train(wider, source, held.path, settings(steps=4, **start), resume=True)
+    assert len(moved(free)[0]) == moved(free)[1]
+    whole = train(wider, source, tmp_path / "whole", settings(steps=4, **start))
+    assert_same(whole, free)
+    with pytest.raises(ValueError, match="hold keeps the weights of another run"):
+        settings(hold=3)
+
+
 def test_workers_change_nothing(recipe, source, tmp_path):
     one = train(recipe, source, tmp_path / "one", settings(steps=5))
     two = train(recipe, source, tmp_path / "two", settings(steps=5, workers=1))

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.networks.motion import MotionNetwork
-from pyro_afslvm.networks.motion_latents import MotionDecoder, MotionGrid, MotionSummary
+from pyro_afslvm.networks.motion_grid import MotionGrid, MotionSummary
+from pyro_afslvm.networks.motion_latents import MotionDecoder
 from pyro_afslvm.transforms.conditioners.windowed import WindowedConditioner
 
 
