@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyro_afslvm.models.vae import VAEGuide as VAEGuide
     from pyro_afslvm.networks.history_encoder import FrameMemory as FrameMemory
     from pyro_afslvm.networks.history_encoder import HistoryEncoder as HistoryEncoder
+    from pyro_afslvm.runs.shipped import pretrained as pretrained
     from pyro_afslvm.training.fit import fit as fit
     from pyro_afslvm.transforms import AttentionConditioner as AttentionConditioner
     from pyro_afslvm.transforms import ConvConditioner as ConvConditioner
@@ -79,6 +80,7 @@ _HOME = {
     "VAE": "models.vae",
     "VAEGuide": "models.vae",
     "fit": "training.fit",
+    "pretrained": "runs.shipped",
     "rollout": "forecasting.rollout",
 }
 __all__ = sorted(_HOME)

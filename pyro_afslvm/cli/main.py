@@ -109,7 +109,13 @@ def _prepare_parser() -> ArgumentParser:
 
 
 def _add_run(parser: Parser) -> None:
-    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("run", type=str | None, nargs="?", help="run folder")
+    parser.add_argument(
+        "--pretrained",
+        type=str | None,
+        metavar="NAME",
+        help="a trained model of this package, put into the run folder (default: runs/NAME)",
+    )
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
     parser.add_argument("--recipe", type=str | None, help="your copy of the recipe")
     _add_trust(parser)
@@ -147,26 +153,53 @@ def _source_to_resume(options: Namespace, out: Path) -> Any:
     return Run.open(out).load_source(recipe=options.recipe)
 
 
+NOT_OF_RUNS = ("run", "pretrained", "data")  # options that say which run, and on what
+
+
 def _evaluate(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.cli.workflow import evaluate_run
     from pyro_afslvm.report import table_text
-    from pyro_afslvm.runs.run import Run
     from pyro_afslvm.utils.distributed import is_first_process
 
     chosen = parser.instantiate(options).evaluate
-    run = Run.open(chosen.run)
-    evaluate_run(run, source=_prepared(chosen.data), **_without(chosen, "run", "data"))
+    run = _opened(chosen)
+    evaluate_run(run, source=_prepared(chosen.data), **_without(chosen, *NOT_OF_RUNS))
     if is_first_process():
         print(table_text([run.path]))
+        if chosen.pretrained:
+            print(_claim_text(run))
+
+
+def _opened(options: Namespace) -> Any:
+    """The run that is named, or a model of the package as one."""
+    from pyro_afslvm.runs.run import Run
+    from pyro_afslvm.runs.shipped import shipped_names, unpack
+
+    if options.pretrained is not None:
+        return unpack(options.pretrained, options.run or Path("runs") / options.pretrained)
+    if options.run is None:
+        names = ", ".join(shipped_names())
+        raise ValueError(f"name a run folder, or one of this package by --pretrained: {names}")
+    return Run.open(options.run)
+
+
+def _claim_text(run: Any) -> str:
+    """What a model of the package claims, for the same table."""
+    from pyro_afslvm.runs.shipped import claim
+
+    found = claim(run) or {}
+    return (
+        f"claimed: {found['nats_per_dim']:.3f} ± {found['nats_per_dim_error']:.3f} nats/dim on "
+        f"{found['num_sequences']} test sequences of {found['protocol']['data']['name']}"
+    )
 
 
 def _sample(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.cli.workflow import sample_run
-    from pyro_afslvm.runs.run import Run
 
     chosen = parser.instantiate(options).sample
-    run = Run.open(chosen.run)
-    gif, png = sample_run(run, source=_prepared(chosen.data), **_without(chosen, "run", "data"))
+    run = _opened(chosen)
+    gif, png = sample_run(run, source=_prepared(chosen.data), **_without(chosen, *NOT_OF_RUNS))
     print(f"wrote {gif} and {png}")
 
 

@@ -54,7 +54,7 @@ def load_run(
     """
     known = run.recipe(given=recipe, trust=trust)
     run.take(source)
-    checkpoint = load_checkpoint(run.best if run.best.exists() else run.last)
+    checkpoint = load_checkpoint(run.weights)
     if checkpoint["recipe"] not in (known.digest, digest(known.text)):  # which was all, once
         raise RunError(f"the checkpoint in {run.path} is of another recipe than {known.path}")
     pair = build_pair(known, source.frame_shape, source.context_features)
@@ -131,7 +131,7 @@ def _draw_if_possible(run: Run, pair: Pair, source: SequenceSource, **options: A
 
 
 def _training(run: Run, recipe: Recipe, *, best_step: int) -> dict[str, Any]:
-    last = load_checkpoint(run.last)
+    last = load_checkpoint(run.last if run.last.exists() else run.weights)
     return {
         "name": recipe.name,
         "recipe": recipe.file_name,

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.errors import RunError as RunError
+from pyro_afslvm.runs.weights import load_weights
 from pyro_afslvm.utils.errors import reason
 from pyro_afslvm.utils.files import write_atomically
 
@@ -22,6 +23,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    if path.suffix == ".safetensors":
+        return load_weights(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

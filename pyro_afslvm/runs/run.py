@@ -43,6 +43,12 @@ class Run:
         return self.path / "best.ckpt"
 
     @property
+    def weights(self) -> Path:
+        """The best weights: the best checkpoint, else the newest, else a file of weights alone."""
+        places = (self.best, self.last, self.path / "weights.safetensors")
+        return next((place for place in places if place.exists()), self.best)
+
+    @property
     def metrics(self) -> Path:
         """Curves of training: step, seconds, nats/dim."""
         return self.path / "metrics.csv"

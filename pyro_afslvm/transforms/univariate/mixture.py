@@ -10,12 +10,13 @@ from torch.distributions import Distribution, Normal, Transform, constraints
 from torch.nn.functional import logsigmoid
 
 from pyro_afslvm.transforms.univariate.base import Univariate
-from pyro_afslvm.transforms.univariate.tails import log_ndtri, log_normal
+from pyro_afslvm.transforms.univariate.tails import log_ndtr, log_ndtri, log_normal
 
 Family = Literal["gaussian", "logistic"]
 Centre = float | Literal["last", "linear", "predicted"]
 LAGS = {"last": (1.0,), "linear": (-1.0, 2.0)}  # weights of the last frames, the latest at the end
 
+MOST = 10.0  # of s, over where it starts: the scale of a component stays a number
 ROUNDS = 60  # of the inverse: halving alone comes to single precision within 40
 
 
@@ -32,7 +33,7 @@ class Standard(NamedTuple):
 FAMILIES: dict[Family, Standard] = {
     "gaussian": Standard(
         cdf=torch.special.ndtr,
-        log_cdf=torch.special.log_ndtr,
+        log_cdf=log_ndtr,
         log_density=log_normal,
         variance=1.0,
         of_normal=lambda y: y,
@@ -285,7 +286,7 @@ class MixtureMap(Univariate):
         logits, changes, scales = each.unflatten(-1, (3, -1)).unbind(-2)
         centres = self._centres(predicted, recent)
         log_scales = 0.5 * torch.logaddexp(
-            2 * (scales + self.start.to(parameters)),
+            2 * (scales.clamp(max=MOST) + self.start.to(parameters)),
             parameters.new_tensor(self.min_scale).log() * 2,
         )
         locations = centres + log_scales.exp() * changes

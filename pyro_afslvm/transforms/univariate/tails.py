@@ -28,9 +28,52 @@ def log_ndtri(log_p: Tensor) -> Tensor:
     return found
 
 
+def log_ndtr(y: Tensor) -> Tensor:
+    r"""Give :math:`\log \Phi(y)`, with derivatives that are right however far the tail.
+
+    >>> y = torch.tensor(-1e5, requires_grad=True)
+    >>> log_ndtr(y).backward()
+    >>> y.grad.item()  # torch's is infinite
+    100000.0
+    """
+    found: Tensor = _LogNdtr.apply(y)  # type: ignore[no-untyped-call]
+    return found
+
+
+def hazard(y: Tensor) -> Tensor:
+    r"""Give :math:`\phi(y) / \Phi(y)`, the derivative of :math:`\log \Phi`.
+
+    Beyond ten standard deviations by its series, for there both logarithms are large.
+    """
+    near = y.clamp(min=-10.0)
+    t = y.clamp(max=-10.0).neg()
+    s = t.square().reciprocal()
+    series = t * (1 + s * (1 - s * (2 - 10 * s)))
+    return torch.where(y < -10.0, series, (log_normal(near) - torch.special.log_ndtr(near)).exp())
+
+
 def log_normal(y: Tensor) -> Tensor:
     """Log-density of the standard normal distribution."""
     return -0.5 * y.square() - LOG_SQRT_2PI
+
+
+class _LogNdtr(torch.autograd.Function):
+    """Torch's logarithm forward, the hazard backward."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(y: Tensor) -> Tensor:
+        return torch.special.log_ndtr(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradients[0] * hazard(y)
 
 
 class _LogNdtri(torch.autograd.Function):
@@ -42,19 +85,17 @@ class _LogNdtri(torch.autograd.Function):
     def forward(log_p: Tensor) -> Tensor:
         y = _start(log_p)
         for _ in range(1 if log_p.dtype == torch.float32 else 2):
-            log_cdf = torch.special.log_ndtr(y)
-            y = y - (log_cdf - log_p) * (log_cdf - log_normal(y)).exp()
+            y = y - (torch.special.log_ndtr(y) - log_p) / hazard(y)
         return y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output, *inputs)
+        ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        y, log_p = ctx.saved_tensors
-        slope: Tensor = (log_p - log_normal(y)).exp()
-        return gradients[0] * slope
+        (y,) = ctx.saved_tensors
+        return gradients[0] / hazard(y)
 
 
 def _start(log_p: Tensor) -> Tensor:

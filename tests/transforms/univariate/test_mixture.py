@@ -110,6 +110,22 @@ def test_no_component_is_narrower_than_the_least_scale() -> None:
     torch.testing.assert_close(mixture.log_scales.exp(), torch.full((2,), 1 / 270))
 
 
+@pytest.mark.parametrize("family", ["gaussian", "logistic"])
+def test_parameters_far_off_give_numbers(family: str) -> None:
+    """A network may say anything for a few steps; its gradients bring it back."""
+    torch.manual_seed(0)
+    mixture = MixtureMap(["predicted", "last", 0.0, 1.0], scale=0.02, family=family)
+    parameters = (300 * torch.randn(1000, mixture.num_parameters)).requires_grad_()
+    x = torch.rand(1000)
+    transform = mixture(parameters, torch.rand(1000, 1))
+    y = transform.inv(x)
+    loss = 0.5 * y.square() + transform.log_abs_det_jacobian(y, x)
+    loss.sum().backward()
+    assert y.isfinite().all()
+    assert loss.isfinite().all()
+    assert parameters.grad.isfinite().all()
+
+
 def test_centres_are_what_they_are_called() -> None:
     mapping = MixtureMap(["linear", 0.7, "predicted", "last", "predicted"], scale=0.1)
     assert mapping.num_parameters == 17
