@@ -52,7 +52,7 @@ def pretrained(name: str) -> Pair:
     Raises:
         RunError: if there is no such model.
 
-    >>> model, guide = pretrained("moving_mnist_64_mix")
+    >>> model, guide = pretrained("moving_mnist_64_slvm_mix")
     >>> model.frame_shape
     (1, 64, 64)
     """

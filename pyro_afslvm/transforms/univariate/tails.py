@@ -64,7 +64,8 @@ class _LogNdtr(torch.autograd.Function):
 
     @staticmethod
     def forward(y: Tensor) -> Tensor:
-        return torch.special.log_ndtr(y)
+        value: Tensor = torch.special.log_ndtr(y)
+        return value
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
