@@ -26,7 +26,7 @@ def build(frame_shape: tuple[int, ...] = (1, 64, 64)) -> Pair:
         frame_shape,
         grid.latent_size,
         prior=TemporalAffine(StandardNormal(grid.latent_size)),
-        decoder=MotionDecoder(grid, sharpness=4.0),
+        decoder=MotionDecoder(grid),
         memory=WindowMemory(MotionSummary(grid), window=grid.window),
         decode_memory=True,
         context_length=grid.window,

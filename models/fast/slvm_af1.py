@@ -31,7 +31,7 @@ def build(frame_shape: tuple[int, ...] = (1, 64, 64)) -> Pair:
         frame_shape,
         grid.latent_size,
         prior=TemporalAffine(StandardNormal(grid.latent_size)),
-        decoder=MotionDecoderAboveFlow(grid, conditioner.fuse, sharpness=4.0),
+        decoder=MotionDecoderAboveFlow(grid, conditioner.fuse),
         flow=TemporalAffine(conditioner),
         memory=WindowMemory(MotionSummary(grid), window=grid.window),
         decode_memory=True,

@@ -29,7 +29,6 @@ class MotionDecoderAboveFlow(MotionDecoder):
         flow: the network of the flow's conditioner, which maps the window, ``(N, W * C, H, W)``,
             to shift and log-scale, ``(N, 2 * C, H, W)``. Its parameters are the flow's.
         hidden: channels between both predictions and the weight.
-        sharpness: factor of the logits of displacements.
 
     >>> from pyro_afslvm.networks.motion_grid import MotionSummary
     >>> from pyro_afslvm.transforms.conditioners import DisplacementConditioner
@@ -41,10 +40,8 @@ class MotionDecoderAboveFlow(MotionDecoder):
     [torch.Size([1, 16, 16]), torch.Size([1, 16, 16])]
     """
 
-    def __init__(
-        self, grid: MotionGrid, flow: nn.Module, *, hidden: int = 8, sharpness: float = 1.0
-    ) -> None:
-        super().__init__(grid, sharpness=sharpness)
+    def __init__(self, grid: MotionGrid, flow: nn.Module, *, hidden: int = 8) -> None:
+        super().__init__(grid)
         self.flow = flow
         channels = grid.frame_shape[0]
         self.meet = nn.Conv2d(4 * channels, hidden, 3, padding=1)

@@ -85,8 +85,6 @@ class MotionDecoder(nn.Module):
         features: channels of what the coarse layers hand on to each pixel.
         pixel_hidden: channels of the layers of each pixel.
         min_scale: floor of the scales, a little below that of the data's noise.
-        sharpness: factor of the logits of displacements. Of a Gaussian, whose mean blurs over
-            them, it should be larger than one; a mixture's components are sharp anyway.
 
     Source: moving pixels by distributions over displacements is of Finn, Goodfellow, Levine,
     *Unsupervised Learning for Physical Interaction through Video Prediction*, arXiv:1605.07157.
@@ -107,13 +105,11 @@ class MotionDecoder(nn.Module):
         features: int = 8,
         pixel_hidden: int = 16,
         min_scale: float = 1 / 270,
-        sharpness: float = 1.0,
     ) -> None:
         if not 0 <= displacements <= grid.ways:
             raise ValueError(f"expected 0 to {grid.ways} displacements, got {displacements}")
         super().__init__()
         self.grid, self.displacements, self.min_scale = grid, displacements, min_scale
-        self.sharpness = sharpness
         channels, hidden = grid.frame_shape[0], grid.hidden
         if grid.latents:
             self.prior = nn.Sequential(
@@ -158,8 +154,7 @@ class MotionDecoder(nn.Module):
         fine = functional.pixel_shuffle(self.features(hidden), grid.block).to(flat)
         changes = (self.correct(hidden) + said).to(flat)
         with without_autocast(given.device):
-            ways = (self.sharpness * (past.logits + changes)).log_softmax(1)
-            found = self._pixels(ways, fine, past)
+            found = self._pixels((past.logits + changes).log_softmax(1), fine, past)
         return tuple(part.reshape(*given.shape[:-1], *part.shape[1:]) for part in found)
 
     def _with_latents(self, z: Tensor, past: MotionPast) -> tuple[Tensor, Tensor]:
