@@ -90,8 +90,9 @@ def _set_units(conditioner: LinearConditioner, train: Series) -> None:
     conditioner.unit.copy_(unit)
     conditioner.level_mean.copy_(frames.mean(0))
     conditioner.level_scale.copy_(frames.std(0))
-    if conditioner.context_features:
-        known = torch.cat([c.double() for _, c in train if c is not None])
+    given = [c.double() for _, c in train if c is not None]
+    if given:
+        known = torch.cat(given)
         conditioner.context_mean.copy_(known.mean(0))
         scale = known.std(0)
         conditioner.context_scale.copy_(torch.where(scale > 0, scale, torch.ones_like(scale)))
@@ -102,6 +103,8 @@ def _regression(conditioner: LinearConditioner, series: Series) -> Regression | 
     for x, context in series:
         if len(x) > lags:
             x = x.double()
+            if context is None and conditioner.context_features:  # of no effect then
+                context = x.new_zeros(len(x), conditioner.context_features)
             inputs.append(conditioner.regressors(x, context, len(x) - lags).double())
             changes.append(x.diff(dim=0)[lags - 1 :] / conditioner.unit.double())
     return Regression(torch.cat(inputs), torch.cat(changes)) if inputs else None
