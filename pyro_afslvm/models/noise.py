@@ -248,6 +248,11 @@ class JointStudentT(nn.Module):
         """Degrees of freedom."""
         return LEAST_DF + self.log_df.exp()
 
+    @torch.no_grad()
+    def set_df(self, df: float) -> None:
+        """Set the degrees of freedom, above two."""
+        self.log_df.fill_(math.log(df - LEAST_DF))
+
     def forward(self) -> dist.TorchDistribution:
         zeros = self.log_df.new_zeros(self.features)
         tril = torch.eye(self.features).to(zeros)

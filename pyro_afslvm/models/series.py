@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_afslvm.models.flow import FlowModel
+from pyro_afslvm.models.noise import JointStudentT
 from pyro_afslvm.transforms import (
     Conditioner,
     LinearConditioner,
@@ -88,9 +89,13 @@ def estimate_series(model: nn.Module, train: Series, validation: Series = ()) ->
     """
     found = [part for part in model.modules() if isinstance(part, LinearConditioner)]
     mixings = [part for part in model.modules() if isinstance(part, TriangularMixing)]
+    bases = [part for part in model.modules() if isinstance(part, JointStudentT)]
     if not found:
         return False
-    estimate_linear(found[0], train, validation, mixing=mixings[0] if mixings else None)
+    mixing = mixings[0] if mixings else None
+    estimate = estimate_linear(found[0], train, validation, mixing=mixing, tails=bool(bases))
+    for base in bases:
+        base.set_df(estimate.df)
     return True
 
 

@@ -1,10 +1,12 @@
 """The linear part of a flow of series in closed form: ridge regression towards the random walk."""
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import torch
+from pyro.distributions import MultivariateStudentT
 from torch import Tensor
 
 from pyro_afslvm.transforms.conditioners import LinearConditioner
@@ -16,7 +18,11 @@ STRENGTHS = tuple(10.0**k for k in range(-4, 5))  # of the penalty, in observati
 DECAYS = (0.0, 1.0, 2.0)  # the penalty of a lag k is its strength times k to this power
 LEVELS = (1.0, 1e9)  # with the level among the regressors, or the changes alone
 SHRINKAGES = (0.0, 0.1, 0.3, 1.0)  # of correlations between the entries of a change
+FOLDS = 4  # blocks of the training data, each held out once
+TAILS = 8.0  # degrees of freedom by which errors are scored, so that few outliers do not decide
 LARGEST_ROOT = 1.002  # of the linear part, beyond which trajectories explode
+DEGREES = (3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 50.0)  # of freedom, of which the best is taken
+ROUNDS = 6  # of reweighted least squares
 
 
 class Regression(NamedTuple):
@@ -27,12 +33,22 @@ class Regression(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """A vector autoregression of changes and how good it is on the validation data."""
+    """A vector autoregression of changes, in their units."""
 
     weight: Tensor  # (D, F)
     bias: Tensor  # (D,)
-    factor: Tensor  # (D, D), Cholesky factor of the covariance, in units of the changes
-    log_prob: float  # nats per frame of validation data; of training data where there are none
+    factor: Tensor  # (D, D), lower triangular, of the errors' scatter
+
+    def errors(self, rows: Regression) -> Tensor:
+        """Changes that are not predicted, ``(N, D)``."""
+        return rows.changes - rows.inputs @ self.weight.mT - self.bias
+
+
+class Estimate(NamedTuple):
+    """What was found, and the degrees of freedom of its errors; infinity for Gaussian ones."""
+
+    linear: Linear
+    df: float
 
 
 @torch.no_grad()
@@ -42,42 +58,55 @@ def estimate_linear(
     validation: Series = (),
     *,
     mixing: TriangularMixing | None = None,
-) -> Linear:
-    r"""Set a conditioner to the best ridge regression, by the likelihood of the validation data.
+    tails: bool = False,
+) -> Estimate:
+    r"""Set a conditioner to the best ridge regression, by the likelihood of what was held out.
 
-    .. math:: \min_{W, b} \sum_t \left\| \frac{x_t - x_{t-1}}{s} - W \phi_t - b \right\|^2
+    .. math:: \min_{W, b} \sum_t w_t \left\| \frac{x_t - x_{t-1}}{s} - W \phi_t - b \right\|^2
         + \sum_j \lambda_j \| W_j \|^2
 
     The units are standard deviations over the training data. The penalty pulls towards the random
-    walk, which is one of the candidates; those that would explode are none.
+    walk, which is one of the candidates; those that would explode are none. It is chosen by blocks
+    of the training data, each held out once, together with the validation data.
 
     Args:
         conditioner: whose linear part and units are set.
         train: series to learn from.
-        validation: series to choose the penalty by; without them the strongest of the random
-            walk's scale stays.
+        validation: series that only choose.
         mixing: set to the correlation of the entries within a frame, if given.
+        tails: whether errors are of a multivariate t, whose weights :math:`w_t` and degrees of
+            freedom are then found too; else they are Gaussian, and all weights one.
 
     Raises:
         ValueError: where no series is long enough, or an entry never changes.
     """
     _set_units(conditioner, train)
     rows = _regression(conditioner, train)
-    held = _regression(conditioner, validation) if validation else None
     if rows is None:
         raise ValueError(
             f"expected series of more than {conditioner.window} frames, "
             f"got {max(len(x) for x, _ in train)} at most"
         )
-    best = max(_candidates(conditioner, rows, held, mixing), key=lambda found: found.log_prob)
-    conditioner.weight.copy_(best.weight)
-    conditioner.bias.copy_(best.bias)
-    scales = best.factor.diagonal()
+    held = _regression(conditioner, validation) if validation else None
+    penalty, shrinkage = _choose(conditioner, rows, held, mixing is not None)
+    found = Estimate(_fit(rows, penalty, shrinkage), math.inf)
+    if tails:
+        scored = rows if held is None else held
+        heavier = [Estimate(_fit_student(rows, penalty, shrinkage, df), df) for df in DEGREES]
+        found = max(
+            heavier, key=lambda e: _log_prob(e.linear.errors(scored), e.linear.factor, e.df)
+        )
+    _put(conditioner, found.linear, mixing)
+    return found
+
+
+def _put(conditioner: LinearConditioner, found: Linear, mixing: TriangularMixing | None) -> None:
+    conditioner.weight.copy_(found.weight)
+    conditioner.bias.copy_(found.bias)
+    scales = found.factor.diagonal()
     conditioner.log_scale.copy_((scales * conditioner.unit.double()).log())
-    if mixing is not None:
-        # of D L with L unit lower triangular, in units of the data
-        mixing.below.copy_(best.factor / scales.unsqueeze(-1))
-    return best
+    if mixing is not None:  # the factor is D L, with L unit lower triangular
+        mixing.below.copy_(found.factor / scales.unsqueeze(-1))
 
 
 def _set_units(conditioner: LinearConditioner, train: Series) -> None:
@@ -110,56 +139,108 @@ def _regression(conditioner: LinearConditioner, series: Series) -> Regression | 
     return Regression(torch.cat(inputs), torch.cat(changes)) if inputs else None
 
 
-def _candidates(
-    conditioner: LinearConditioner,
-    rows: Regression,
-    held: Regression | None,
-    mixing: TriangularMixing | None,
-) -> Iterator[Linear]:
-    """The random walk, and regressions of every penalty that do not explode."""
-    size, shrinkages = conditioner.initial_shape[0], SHRINKAGES if mixing is not None else (1.0,)
-    walk = torch.zeros_like(conditioner.weight, dtype=torch.float64)
-    yield from _with_covariance(walk, rows.changes.mean(0) * 0, rows, held, shrinkages)
-    yield from _with_covariance(walk, rows.changes.mean(0), rows, held, shrinkages)
-    mean, target = rows.inputs.mean(0), rows.changes.mean(0)
-    centred = rows.inputs - mean
-    gram, cross = centred.mT @ centred, centred.mT @ (rows.changes - target)
-    for strength, decay, level in product(STRENGTHS, DECAYS, LEVELS):
-        if held is None and strength < 1.0:
+def _choose(
+    conditioner: LinearConditioner, rows: Regression, held: Regression | None, mixed: bool
+) -> tuple[Tensor, float]:
+    """Penalty and shrinkage of the best score on held-out data."""
+    trials = [*_folds(rows), *([(rows, held)] if held is not None else [])]
+    moments = [_Moments(part) for part, _ in trials]
+    whole, frames = _Moments(rows), sum(len(part.changes) for _, part in trials)
+    best, chosen = -math.inf, (torch.full((rows.inputs.shape[1],), math.inf), 1.0)
+    for penalty in _penalties(conditioner):
+        if _largest_root(conditioner, whole.solve(penalty)[0]) > LARGEST_ROOT:
             continue
-        lags = torch.arange(1.0, conditioner.lags, dtype=torch.float64) ** decay
-        penalty = torch.cat(
-            [
-                torch.full((size,), level),
-                lags.repeat_interleave(size),
-                torch.ones(conditioner.context_features),
-            ]
+        totals = dict.fromkeys(SHRINKAGES if mixed else (1.0,), 0.0)
+        for (part, out), found in zip(trials, moments, strict=True):
+            weight, bias = found.solve(penalty)
+            errors = [r.changes - r.inputs @ weight.mT - bias for r in (part, out)]
+            for shrinkage in totals:
+                factor = _factor(errors[0], shrinkage)
+                totals[shrinkage] += len(errors[1]) * _log_prob(
+                    errors[1], factor * ((TAILS - 2) / TAILS) ** 0.5, TAILS
+                )
+        for shrinkage, total in totals.items():
+            if total / frames > best:
+                best, chosen = total / frames, (penalty, shrinkage)
+    return chosen
+
+
+class _Moments:
+    """Sums of rows that a ridge regression of any penalty needs."""
+
+    def __init__(self, rows: Regression, weights: Tensor | None = None) -> None:
+        weights = torch.ones(len(rows.changes), 1).to(rows.changes) if weights is None else weights
+        total = weights.sum()
+        self.mean = (weights * rows.inputs).sum(0) / total
+        self.target = (weights * rows.changes).sum(0) / total
+        centred = weights * (rows.inputs - self.mean)
+        self.gram = centred.mT @ (rows.inputs - self.mean)
+        self.cross = centred.mT @ (rows.changes - self.target)
+
+    def solve(self, penalty: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias; zero weights for an infinite penalty."""
+        if math.isinf(float(penalty[0])):
+            weight = torch.zeros_like(self.cross.mT)
+        else:
+            weight = torch.linalg.solve(self.gram + torch.diag(penalty), self.cross).mT
+        return weight, self.target - weight @ self.mean
+
+
+def _folds(rows: Regression) -> Iterator[tuple[Regression, Regression]]:
+    """Rows without a block, and the block."""
+    if len(rows.changes) < 4 * FOLDS:
+        return
+    numbers = torch.arange(len(rows.changes))
+    for block in numbers.tensor_split(FOLDS):
+        rest = (numbers < block[0]) | (numbers > block[-1])
+        yield (
+            Regression(rows.inputs[rest], rows.changes[rest]),
+            Regression(rows.inputs[block], rows.changes[block]),
         )
-        weight = torch.linalg.solve(gram + torch.diag(strength * penalty), cross).mT
-        if _largest_root(conditioner, weight) <= LARGEST_ROOT:
-            yield from _with_covariance(weight, target - weight @ mean, rows, held, shrinkages)
 
 
-def _with_covariance(
-    weight: Tensor,
-    bias: Tensor,
-    rows: Regression,
-    held: Regression | None,
-    shrinkages: Sequence[float],
-) -> Iterator[Linear]:
-    left = rows.changes - rows.inputs @ weight.mT - bias
-    covariance = left.mT @ left / len(left)
-    diagonal = torch.diag(covariance.diagonal())
-    scored = rows if held is None else held
-    errors = scored.changes - scored.inputs @ weight.mT - bias
-    for shrinkage in shrinkages:
-        mixed = (1 - shrinkage) * covariance + shrinkage * diagonal
-        factor, failed = torch.linalg.cholesky_ex(mixed)
-        if not bool(failed):
-            normal = torch.distributions.MultivariateNormal(
-                torch.zeros_like(bias), scale_tril=factor
-            )
-            yield Linear(weight, bias, factor, float(normal.log_prob(errors).mean()))
+def _penalties(conditioner: LinearConditioner) -> Iterator[Tensor]:
+    """Penalties of each regressor, the first of them that of the random walk."""
+    size, known = conditioner.initial_shape[0], conditioner.context_features
+    lags = torch.arange(1.0, conditioner.lags, dtype=torch.float64).repeat_interleave(size)
+    ones = torch.ones(size + known, dtype=torch.float64)
+    yield torch.cat([ones, lags]).fill_(math.inf)
+    for strength, decay, level in product(STRENGTHS, DECAYS, LEVELS):
+        yield strength * torch.cat([level * ones[:size], lags**decay, ones[size:]])
+
+
+def _fit(
+    rows: Regression, penalty: Tensor, shrinkage: float, weights: Tensor | None = None
+) -> Linear:
+    weight, bias = _Moments(rows, weights).solve(penalty)
+    found = Linear(weight, bias, torch.eye(len(bias)).to(bias))
+    errors = found.errors(rows)
+    return found._replace(factor=_factor(errors, shrinkage, weights))
+
+
+def _fit_student(rows: Regression, penalty: Tensor, shrinkage: float, df: float) -> Linear:
+    """Maximum likelihood of t errors: frames of large errors count less."""
+    found, size = _fit(rows, penalty, shrinkage), rows.changes.shape[1]
+    for _ in range(ROUNDS):
+        whitened = torch.linalg.solve_triangular(found.factor, found.errors(rows).mT, upper=False)
+        weights = (df + size) / (df + whitened.square().sum(0))
+        found = _fit(rows, penalty, shrinkage, weights.unsqueeze(-1))
+    return found
+
+
+def _factor(errors: Tensor, shrinkage: float, weights: Tensor | None = None) -> Tensor:
+    """Cholesky factor of the errors' scatter, with its correlations shrunken."""
+    scatter = errors.mT @ (errors if weights is None else weights * errors) / len(errors)
+    diagonal = torch.diag(scatter.diagonal())
+    mixed = (1 - shrinkage) * scatter + shrinkage * diagonal + 1e-9 * diagonal
+    factor: Tensor = torch.linalg.cholesky(mixed)
+    return factor
+
+
+def _log_prob(errors: Tensor, factor: Tensor, df: float) -> float:
+    zeros = factor.new_zeros(len(factor))
+    student = MultivariateStudentT(factor.new_tensor(df), zeros, factor, validate_args=False)
+    return float(student.log_prob(errors).mean())
 
 
 def _largest_root(conditioner: LinearConditioner, weight: Tensor) -> float:
