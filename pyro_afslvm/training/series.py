@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -197,12 +197,3 @@ def train_series(
 
 def _cosine(spent: float) -> float:
     return float(0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, spent)))))
-
-
-def whole_series(data: object) -> Sequence[tuple[Tensor, Tensor | None]]:
-    """All sequences of a stored split, whole, with their covariates."""
-    from pyro_afslvm.data.sequences import StoredSequences
-
-    if not isinstance(data, StoredSequences):
-        raise ValueError("expected stored series, which do not go on without end")
-    return [*data.whole()]
