@@ -85,8 +85,9 @@ def _rows(series: Series, lags: int, *, skip: int | None = None) -> Rows:
 def _regression(rows: Rows, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted least squares: coefficients ``(F, D)``, and errors of each row."""
     root = weights.sqrt().unsqueeze(-1)
+    inputs = root * rows.inputs
     weight: Tensor = torch.linalg.lstsq(
-        root * rows.inputs, root * rows.targets, driver="gelsd"
+        inputs.mT @ inputs, inputs.mT @ (root * rows.targets), driver="gelsd"
     ).solution
     return weight, rows.targets - rows.inputs @ weight
 
@@ -97,14 +98,18 @@ def _lags(train: Series, most: int) -> int:
     size = train[0][0].shape[-1]
     total = sum(len(x) for x, _ in train)
     most = max(1, min(most, MOST_LAGS, longest - 1, total // (3 * size)))
-    criteria = {}
+    rows, criteria = _rows(train, most, skip=most), {}
+    every = rows.inputs.shape[1]
+    gram, cross = rows.inputs.mT @ rows.inputs, rows.inputs.mT @ rows.targets
+    total = len(rows.targets)
     for lags in range(1, most + 1):
-        rows = _rows(train, lags, skip=most)
-        if len(rows.targets) <= rows.inputs.shape[1] + size:
+        used = torch.tensor([*range(lags * size), *range(most * size, every)])
+        if total <= len(used) + size:
             break
-        _, errors = _regression(rows, torch.ones(len(rows.targets), dtype=torch.float64))
-        log_det = float(torch.logdet(errors.mT @ errors / len(errors)))
-        criteria[lags] = len(errors) * log_det + 2 * rows.inputs.shape[1] * size
+        found = torch.linalg.lstsq(gram[used][:, used], cross[used], driver="gelsd").solution
+        left = rows.targets - rows.inputs[:, used] @ found
+        log_det = float(torch.logdet(left.mT @ left / total))
+        criteria[lags] = total * log_det + 2 * len(used) * size
     return min(criteria, key=lambda k: criteria[k]) if criteria else 1
 
 
