@@ -14,9 +14,10 @@ from pyro_afslvm.transforms.mixing import TriangularMixing
 
 Series = Sequence[tuple[Tensor, Tensor | None]]  # frames (T, D) and covariates (T, F) of each
 
-STRENGTHS = tuple(10.0**k for k in range(-4, 5))  # of the penalty, in observations
-DECAYS = (0.0, 1.0, 2.0)  # the penalty of a lag k is its strength times k to this power
-LEVELS = (1.0, 1e9)  # with the level among the regressors, or the changes alone
+STRENGTHS = tuple(10.0**k for k in range(-3, 4))  # of the penalty, in observations
+DECAYS = (0.0, 2.0)  # the penalty of a lag k is its strength times k to this power
+LEVELS = (1.0, 30.0, 1e9)  # times that of levels; with the last the changes are all there is
+CROSS = (1.0, 10.0, 100.0)  # times that of other entries than the one that is predicted
 SHRINKAGES = (0.0, 0.1, 0.3, 1.0)  # of correlations between the entries of a change
 FOLDS = 4  # blocks of the training data, each held out once
 TAILS = 8.0  # degrees of freedom by which errors are scored, so that few outliers do not decide
@@ -146,7 +147,7 @@ def _choose(
     trials = [*_folds(rows), *([(rows, held)] if held is not None else [])]
     moments = [_Moments(part) for part, _ in trials]
     whole, frames = _Moments(rows), sum(len(part.changes) for _, part in trials)
-    best, chosen = -math.inf, (torch.full((rows.inputs.shape[1],), math.inf), 1.0)
+    best, chosen = -math.inf, (next(_penalties(conditioner)), 1.0)
     for penalty in _penalties(conditioner):
         if _largest_root(conditioner, whole.solve(penalty)[0]) > LARGEST_ROOT:
             continue
@@ -179,10 +180,10 @@ class _Moments:
 
     def solve(self, penalty: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias; zero weights for an infinite penalty."""
-        if math.isinf(float(penalty[0])):
+        if bool(penalty.isinf().all()):
             weight = torch.zeros_like(self.cross.mT)
-        else:
-            weight = torch.linalg.solve(self.gram + torch.diag(penalty), self.cross).mT
+        else:  # an equation for each entry
+            weight = torch.linalg.solve(self.gram + torch.diag_embed(penalty), self.cross.mT)
         return weight, self.target - weight @ self.mean
 
 
@@ -200,13 +201,18 @@ def _folds(rows: Regression) -> Iterator[tuple[Regression, Regression]]:
 
 
 def _penalties(conditioner: LinearConditioner) -> Iterator[Tensor]:
-    """Penalties of each regressor, the first of them that of the random walk."""
+    """Penalties of each regressor in each equation, ``(D, F)``; first that of the random walk."""
     size, known = conditioner.initial_shape[0], conditioner.context_features
     lags = torch.arange(1.0, conditioner.lags, dtype=torch.float64).repeat_interleave(size)
-    ones = torch.ones(size + known, dtype=torch.float64)
-    yield torch.cat([ones, lags]).fill_(math.inf)
-    for strength, decay, level in product(STRENGTHS, DECAYS, LEVELS):
-        yield strength * torch.cat([level * ones[:size], lags**decay, ones[size:]])
+    one = torch.ones((), dtype=torch.float64)
+    own = torch.eye(size, dtype=torch.float64).repeat(1, conditioner.lags)
+    own = torch.cat([own, one.expand(size, known)], 1)
+    yield torch.full_like(own, math.inf)
+    for strength, decay, level, cross in product(STRENGTHS, DECAYS, LEVELS, CROSS):
+        if cross > 1 and size == 1:
+            continue
+        by_input = torch.cat([level * one.expand(size), lags**decay, one.expand(known)])
+        yield strength * by_input * torch.where(own > 0, one, cross * one)
 
 
 def _fit(
