@@ -63,7 +63,7 @@ def estimate_linear(
 ) -> Estimate:
     r"""Set a conditioner to the best ridge regression, by the likelihood of what was held out.
 
-    .. math:: \min_{W, b} \sum_t w_t \left\| \frac{x_t - x_{t-1}}{s} - W \phi_t - b \right\|^2
+    .. math:: \min_{W, b} \sum_t \left\| \frac{x_t - x_{t-1}}{s} - W \phi_t - b \right\|^2
         + \sum_j \lambda_j \| W_j \|^2
 
     The units are standard deviations over the training data. The penalty pulls towards the random
@@ -75,8 +75,8 @@ def estimate_linear(
         train: series to learn from.
         validation: series that only choose.
         mixing: set to the correlation of the entries within a frame, if given.
-        tails: whether errors are of a multivariate t, whose weights :math:`w_t` and degrees of
-            freedom are then found too; else they are Gaussian, and all weights one.
+        tails: whether errors are of a multivariate t, whose degrees of
+            freedom are then found too, for its scatter; else they are Gaussian.
 
     Raises:
         ValueError: where no series is long enough, or an entry never changes.
@@ -90,10 +90,11 @@ def estimate_linear(
         )
     held = _regression(conditioner, validation) if validation else None
     penalty, shrinkage = _choose(conditioner, rows, held, mixing is not None)
-    found = Estimate(_fit(rows, penalty, shrinkage), math.inf)
+    linear = _fit(rows, penalty, shrinkage)
+    found = Estimate(linear, math.inf)
     if tails:
         scored = rows if held is None else held
-        heavier = [Estimate(_fit_student(rows, penalty, shrinkage, df), df) for df in DEGREES]
+        heavier = [Estimate(_fit_student(linear, rows, shrinkage, df), df) for df in DEGREES]
         found = max(
             heavier, key=lambda e: _log_prob(e.linear.errors(scored), e.linear.factor, e.df)
         )
@@ -224,13 +225,13 @@ def _fit(
     return found._replace(factor=_factor(errors, shrinkage, weights))
 
 
-def _fit_student(rows: Regression, penalty: Tensor, shrinkage: float, df: float) -> Linear:
-    """Maximum likelihood of t errors: frames of large errors count less."""
-    found, size = _fit(rows, penalty, shrinkage), rows.changes.shape[1]
+def _fit_student(found: Linear, rows: Regression, shrinkage: float, df: float) -> Linear:
+    """Scatter of t errors by maximum likelihood: large ones count less. Means stay as they are."""
+    errors, size = found.errors(rows), rows.changes.shape[1]
     for _ in range(ROUNDS):
-        whitened = torch.linalg.solve_triangular(found.factor, found.errors(rows).mT, upper=False)
+        whitened = torch.linalg.solve_triangular(found.factor, errors.mT, upper=False)
         weights = (df + size) / (df + whitened.square().sum(0))
-        found = _fit(rows, penalty, shrinkage, weights.unsqueeze(-1))
+        found = found._replace(factor=_factor(errors, shrinkage, weights.unsqueeze(-1)))
     return found
 
 
