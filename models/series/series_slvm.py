@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_afslvm import SLVM, FilteringGuide, LSTMConditioner, Pair, TemporalAffine
 from pyro_afslvm.models.series import estimate_from, series_flow, vector_size
@@ -23,11 +23,14 @@ def build(
     size = vector_size(frame_shape)
     known = {"context_features": context_features}  # covariates, such as a calendar
     prior = LSTMConditioner(latent_size, hidden=32, pre_network=mlp(latent_size, 32), **known)
+    decoder = MLPDecoder(latent_size, size)
+    nn.init.zeros_(decoder.heads.weight)  # the noise of the flow at the start, whatever the latents
+    nn.init.zeros_(decoder.heads.bias)
     model = SLVM(
         frame_shape,
         latent_size,
         prior=TemporalAffine(prior),
-        decoder=MLPDecoder(latent_size, size),
+        decoder=decoder,
         flow=series_flow(size, **known),
         **known,
     )

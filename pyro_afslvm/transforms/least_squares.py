@@ -153,14 +153,12 @@ def _choose(
         if _largest_root(conditioner, whole.solve(penalty)[0]) > LARGEST_ROOT:
             continue
         totals = dict.fromkeys(SHRINKAGES if mixed else (1.0,), 0.0)
-        for (part, out), found in zip(trials, moments, strict=True):
+        for (_, out), found in zip(trials, moments, strict=True):
             weight, bias = found.solve(penalty)
-            errors = [r.changes - r.inputs @ weight.mT - bias for r in (part, out)]
+            errors, scatter = out.changes - out.inputs @ weight.mT - bias, found.scatter(weight)
             for shrinkage in totals:
-                factor = _factor(errors[0], shrinkage)
-                totals[shrinkage] += len(errors[1]) * _log_prob(
-                    errors[1], factor * ((TAILS - 2) / TAILS) ** 0.5, TAILS
-                )
+                factor = _shrunken(scatter, shrinkage) * ((TAILS - 2) / TAILS) ** 0.5
+                totals[shrinkage] += len(errors) * _log_prob(errors, factor, TAILS)
         for shrinkage, total in totals.items():
             if total / frames > best:
                 best, chosen = total / frames, (penalty, shrinkage)
@@ -178,6 +176,8 @@ class _Moments:
         centred = weights * (rows.inputs - self.mean)
         self.gram = centred.mT @ (rows.inputs - self.mean)
         self.cross = centred.mT @ (rows.changes - self.target)
+        self.spread = (rows.changes - self.target).mT @ (weights * (rows.changes - self.target))
+        self.count = len(rows.changes)
 
     def solve(self, penalty: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias; zero weights for an infinite penalty."""
@@ -186,6 +186,12 @@ class _Moments:
         else:  # an equation for each entry
             weight = torch.linalg.solve(self.gram + torch.diag_embed(penalty), self.cross.mT)
         return weight, self.target - weight @ self.mean
+
+    def scatter(self, weight: Tensor) -> Tensor:
+        """Scatter of the errors, ``(D, D)``."""
+        explained = weight @ self.cross
+        left = self.spread - explained - explained.mT + weight @ self.gram @ weight.mT
+        return left / self.count
 
 
 def _folds(rows: Regression) -> Iterator[tuple[Regression, Regression]]:
@@ -238,6 +244,10 @@ def _fit_student(found: Linear, rows: Regression, shrinkage: float, df: float) -
 def _factor(errors: Tensor, shrinkage: float, weights: Tensor | None = None) -> Tensor:
     """Cholesky factor of the errors' scatter, with its correlations shrunken."""
     scatter = errors.mT @ (errors if weights is None else weights * errors) / len(errors)
+    return _shrunken(scatter, shrinkage)
+
+
+def _shrunken(scatter: Tensor, shrinkage: float) -> Tensor:
     diagonal = torch.diag(scatter.diagonal())
     mixed = (1 - shrinkage) * scatter + shrinkage * diagonal + 1e-9 * diagonal
     factor: Tensor = torch.linalg.cholesky(mixed)
