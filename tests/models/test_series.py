@@ -1,4 +1,4 @@
-"""Series: they start as random walks, in the units of the data, and their trajectories are finite."""
+"""Series: they start as random walks, in units of the data, and trajectories are finite."""
 
 from importlib import import_module
 from itertools import pairwise
