@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyro_afslvm.transforms import ConvLSTMConditioner as ConvLSTMConditioner
     from pyro_afslvm.transforms import DilatedConditioner as DilatedConditioner
     from pyro_afslvm.transforms import InverseAutoregressive as InverseAutoregressive
+    from pyro_afslvm.transforms import LinearConditioner as LinearConditioner
     from pyro_afslvm.transforms import LSTMConditioner as LSTMConditioner
     from pyro_afslvm.transforms import MLPConditioner as MLPConditioner
     from pyro_afslvm.transforms import MotionConditioner as MotionConditioner
@@ -58,6 +59,7 @@ _HOME = {
     "InverseAutoregressive": "transforms",
     "IterativeGuide": "guides",
     "LSTMConditioner": "transforms",
+    "LinearConditioner": "transforms",
     "MLPConditioner": "transforms",
     "Pair": "models.pair",
     "ResNetVAE": "models.vae",

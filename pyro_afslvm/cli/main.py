@@ -38,7 +38,18 @@ def build_parser() -> ArgumentParser:
 
 def _train_parser() -> ArgumentParser:
     parser = Parser(description="Train a recipe: a Python file with a build().")
-    parser.add_argument("recipe", type=str, help="the recipe, such as models/slvm_af1.py")
+    parser.add_argument(
+        "recipe",
+        type=str,
+        help="the recipe, such as models/slvm_af1.py, or auto: the best of some, for series",
+    )
+    parser.add_argument(
+        "--recipes",
+        type=str,
+        nargs="+",
+        default=[],
+        help="what auto tries (default: all in models/series), together for --seconds",
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -133,6 +144,9 @@ def _train(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.runs.recipe import load_recipe
     from pyro_afslvm.utils.distributed import is_first_process
 
+    if made.recipe == "auto":
+        _train_best(made)
+        return
     recipe = load_recipe(made.recipe)
     out = out_folder(made)
     source = made.data or _source_to_resume(made, out) or MovingDigits()
@@ -142,6 +156,17 @@ def _train(parser: ArgumentParser, options: Namespace) -> None:
     run = train_run(recipe, source, out, _settings(made), resume=made.resume)
     if is_first_process():
         print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
+
+
+def _train_best(made: Namespace) -> None:
+    from pyro_afslvm.cli.auto import series_recipes, train_auto
+
+    if made.data is None or made.resume:
+        raise ValueError("auto takes --data, and does not resume")
+    out = out_folder(made)
+    run, table = train_auto(series_recipes(made.recipes), made.data, out, _settings(made))
+    print(table)
+    print(f"trained into {run.path}; next: afslvm evaluate {run.path}")
 
 
 def _source_to_resume(options: Namespace, out: Path) -> Any:

@@ -241,6 +241,14 @@ class StoredSequences(SequenceDataset):
         found: NDArray[np.int64] = self._units[self.sequences]
         return found
 
+    def whole(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Every stored sequence from its first frame to its last, with its covariates."""
+        for i, length in enumerate(self._lengths.tolist()):
+            context = None
+            if self._context is not None:
+                context = torch.from_numpy(self._context(i, 0, length))
+            yield torch.from_numpy(self._load(i, 0, length)), context
+
     def __len__(self) -> int:
         return int(self._ends[-1])
 

@@ -98,7 +98,8 @@ def _by_steps(
     like = next(model.parameters(), torch.empty(())) if x is None else x
 
     def follow(latents: Latents, size: int) -> dict[str, Tensor]:
-        if x is not None and not set(model.sites) <= latents.keys():
+        scored = x is not None and x.shape[1] > model.context_length
+        if scored and not set(model.sites) <= latents.keys():
             raise ValueError(f"expected latents {model.sites} of the model, got {tuple(latents)}")
         shape = torch.Size((size, batch))
         state = model.initial_state(shape, given=given, z=latents.get("z"))

@@ -130,8 +130,7 @@ def _check(
     if lengths is None:
         return None
     lengths = torch.as_tensor(as_lengths(lengths))
-    shortest = model.context_length + isinstance(model, SLVM)
-    check_lengths(lengths, len(x), max(1, shortest), x.shape[1])
+    check_lengths(lengths, len(x), max(1, model.context_length), x.shape[1])
     return lengths
 
 
@@ -139,7 +138,7 @@ def _posterior(
     model: FlowModel | SLVM, guide: Callable[..., Any] | None, x: Tensor | None, batch: int
 ) -> Draw:
     """Give what draws latents of the frames that are given, which are encoded here, once."""
-    if isinstance(model, FlowModel) or x is None:
+    if isinstance(model, FlowModel) or x is None or x.shape[1] == model.context_length:
         return lambda samples: {}
     if guide is None:
         raise ValueError("expected a guide, for this model has latents; got none")

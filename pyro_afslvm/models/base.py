@@ -188,7 +188,8 @@ class SequenceModel(OldNames, nn.Module):
             context = as_context(context, self, x, horizon)
         with weights_drawn(self), self.plate(x):
             z = None
-            if x is not None:
+            # of frames that are all given there is nothing to score, but a future
+            if x is not None and not (horizon and x.shape[1] == self.context_length):
                 past = context
                 if horizon and context is not None:
                     past = context[:, : x.shape[1]]

@@ -215,3 +215,48 @@ class FrameNoise(nn.Module):
     def forward(self) -> dist.TorchDistribution:
         distribution: dist.TorchDistribution = self.make if self.is_fixed else self.make()
         return distribution
+
+
+class JointStudentT(nn.Module):
+    r"""Multivariate t of the entries of a vector, with learned degrees of freedom, for a base.
+
+    .. math:: \nu = 2 + e^{\eta}
+
+    Its entries are uncorrelated but large together. As a base of
+    :class:`~pyro_afslvm.models.flow.FlowModel` it makes a frame of the past and of one draw.
+
+    Args:
+        features: size of a vector.
+        df: where the degrees of freedom start, above two.
+
+    Raises:
+        ValueError: for fewer degrees of freedom, of which there is no variance.
+
+    >>> JointStudentT(3, df=5.0)().event_shape
+    torch.Size([3])
+    """
+
+    def __init__(self, features: int, *, df: float = 8.0) -> None:
+        if not df > LEAST_DF:
+            raise ValueError(f"expected more than 2 degrees of freedom, got {df:g}")
+        super().__init__()
+        self.features = features
+        self.log_df = nn.Parameter(torch.tensor(math.log(df - LEAST_DF)))
+
+    @property
+    def df(self) -> Tensor:
+        """Degrees of freedom."""
+        return LEAST_DF + self.log_df.exp()
+
+    @torch.no_grad()
+    def set_df(self, df: float) -> None:
+        """Set the degrees of freedom, above two."""
+        self.log_df.fill_(math.log(df - LEAST_DF))
+
+    def forward(self) -> dist.TorchDistribution:
+        zeros = self.log_df.new_zeros(self.features)
+        tril = torch.eye(self.features).to(zeros)
+        student: dist.TorchDistribution = dist.MultivariateStudentT(
+            self.df, zeros, tril, validate_args=_validates()
+        )
+        return student

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_afslvm.distributions import across_time, log_prob_per_step, masked, standard_normal
 from pyro_afslvm.models.base import SequenceBatch, SequenceModel, Simulated, seen_by_flow, simulate
 from pyro_afslvm.models.checks import check_latents
-from pyro_afslvm.models.inputs import as_frames
+from pyro_afslvm.models.inputs import as_context, as_frames
 from pyro_afslvm.models.noise import GaussianNoise, Noise
 from pyro_afslvm.models.param_store import restore
 from pyro_afslvm.models.random_weights import has_random_weights, with_weights_of_now
@@ -252,11 +252,14 @@ class SLVM(SequenceModel):
         x = as_frames(x, self)
         flow = past = known = None
         memory: MemoryState | None = None
-        if self.memory is not None or self.context_features:
+        if x.shape[1] == self.context_length:  # nothing is scored: no latents go with them
+            known = as_context(context, self, x)
+            memory = self.start_memory(x.shape[:1], history=x)
+        elif self.memory is not None or self.context_features:
             batch = self.batch(x, context=context)
             known = batch.context
             past = None if known is None else known[:, self.context_length :]
-        if self.memory is not None:
+        if self.memory is not None and memory is None:
             summary, memory = self.memory.absorb(*self._memorable(batch))
             past = side_by_side_features(summary, past)
         if self.flow is not None:

@@ -18,6 +18,7 @@ from pyro_afslvm.transforms import (
     GlowMap,
     Inverse,
     LastFrame,
+    LinearConditioner,
     LSTMConditioner,
     MLPConditioner,
     MotionConditioner,
@@ -120,6 +121,14 @@ def motion(num_parameters: int = 4, **options: Any) -> MotionConditioner:
     )
 
 
+def linear(network: Any = None, **options: Any) -> LinearConditioner:
+    """One that is not the random walk that fresh ones are."""
+    conditioner = LinearConditioner(2, network=network, **options)
+    for parameter in conditioner.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return conditioner
+
+
 def pre_network() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 3), nn.Tanh())
 
@@ -181,6 +190,13 @@ CONDITIONERS: dict[str, Case] = {
         VIDEO,
         context_features=3,
     ),
+    "linear-mlp-context": Case(
+        lambda: linear(
+            MLPConditioner(4, hidden=(8,), window=3, context_features=3), context_features=3
+        ),
+        context_features=3,
+    ),
+    "linear-lstm": Case(lambda: linear(LSTMConditioner(4, hidden=4))),
     "last-frame": Case(lambda: LastFrame(1)),
     "last-frame-learned": Case(lambda: LastFrame(1, learned_scale=True)),
     "last-frame-video": Case(lambda: LastFrame(3, learned_scale=True), VIDEO),
@@ -301,6 +317,9 @@ CHAINS: dict[str, Case] = {
     "lstm-context+mlp-2-given": chain(_lstm(context_features=3), _mlp(2, None), context=3),
     "lstm-context+lstm-context": chain(
         _lstm(context_features=3), _lstm(context_features=3), context=3
+    ),
+    "mlp-2+mixing+linear": chain(
+        _mlp(2), lambda: triangular_mixing(2), lambda: affine(linear(lags=3), None)
     ),
     "difference+difference": chain(TemporalDifference, TemporalDifference),
     "mlp-2+difference": chain(_mlp(2), TemporalDifference),

@@ -12,6 +12,7 @@ from pyro_afslvm.transforms.conditioners.causal import CausalConditioner
 from pyro_afslvm.transforms.conditioners.conv_lstm import ConvLSTMConditioner
 from pyro_afslvm.transforms.conditioners.dilated import DilatedConditioner
 from pyro_afslvm.transforms.conditioners.given import GivenParameters, StandardNormal
+from pyro_afslvm.transforms.conditioners.linear import LinearConditioner
 from pyro_afslvm.transforms.conditioners.lstm import LSTMConditioner
 from pyro_afslvm.transforms.conditioners.motion import DisplacementConditioner, MotionConditioner
 from pyro_afslvm.transforms.conditioners.patch_attention import PatchAttentionConditioner
@@ -29,6 +30,7 @@ __all__ = [
     "GivenParameters",
     "LSTMConditioner",
     "LastFrame",
+    "LinearConditioner",
     "MLPConditioner",
     "MotionConditioner",
     "Parameters",
