@@ -269,7 +269,7 @@ def test_groups_of_a_netcdf_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("a.csv", "a table is not read as it is: take its numbers by pandas.read_csv and store"),
+        ("a.csv", "a table is read by --data Series, with its names and dates"),
         ("a.pt", "may hold code and is never loaded: load it, and store its array by numpy.save"),
         ("a.pkl", "may hold code and is never loaded"),
         ("a.mat", "a file of MATLAB is not read: take its values by scipy.io.loadmat"),
