@@ -280,7 +280,10 @@ def test_groups_of_a_netcdf_file(tmp_path: Path) -> None:
 def test_files_that_are_not_read(tmp_path: Path, name: str, advice: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"1,2\n")
-    for source in (Arrays(path=str(path)), *([] if name == "a.bin" else [guess_source(str(path))])):
+    for source in (
+        Arrays(path=str(path)),
+        *([] if name in ("a.bin", "a.csv") else [guess_source(str(path))]),
+    ):
         with pytest.raises(ValueError, match="^" + re.escape(f"{path}: {advice}")):
             source.dataset("train", num_frames=3)
 
