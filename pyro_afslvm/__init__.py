@@ -78,7 +78,9 @@ _HOME = {
     "TemporalHierarchy": "transforms",
     "VAE": "models.vae",
     "VAEGuide": "models.vae",
+    "backtest": "forecasting.backtest",
     "fit": "training.fit",
+    "forecast": "forecasting.series",
     "rollout": "forecasting.rollout",
 }
 __all__ = sorted(_HOME)

@@ -75,7 +75,7 @@ def forecast(
         horizon=horizon,
         num_samples=num_samples,
         lengths=torch.as_tensor(lengths),
-        context=None if known is None else torch.as_tensor(known, dtype=torch.float32),
+        context=None if known is None else torch.tensor(known, dtype=torch.float32),
         seed=seed,
     )
     samples = np.asarray(drawn["x_future"].values, np.float64)

@@ -66,3 +66,39 @@ def _panel(axes: Axes, past: Array, before: Any, of: dict[float, Array], times: 
         locator = AutoDateLocator(maxticks=8)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+@rc_context(STYLE)
+def anomaly_lines(
+    values: Array, times: Any, scores: Array, *, threshold: float, names: Any
+) -> Figure:
+    """Draw series, marked where their surprise passes the threshold, and the surprise below.
+
+    Args:
+        values: ``(T, D)``; the first seven features are shown.
+        times: Dates or numbers, ``(T,)``.
+        scores: Nats, ``(T,)``.
+        threshold: Above it are anomalies.
+        names: Of the features.
+    """
+    count = min(values.shape[1], _MOST - 1)
+    figure = Figure(figsize=(WIDTH, _HEAD + 1.2 * (count + 1)), layout="constrained")
+    grid = figure.subplots(count + 1, 1, sharex=True)
+    times, found = np.asarray(times), scores > threshold
+    for j, axes in enumerate(grid[:-1]):
+        axes.plot(times, values[:, j], color=INK, lw=1)
+        axes.plot(
+            times[found], values[found, j], "o", color=COLOURS[1], ms=4, label="above threshold"
+        )
+        axes.set_title(str(names[j]), loc="left")
+    grid[-1].plot(times, scores, color=COLOURS[0], lw=1, label="surprise")
+    grid[-1].axhline(threshold, color=COLOURS[1], lw=1.2, ls="--", label="threshold")
+    grid[-1].set_title("surprise in nats", loc="left")
+    grid[-1].margins(x=0.01)
+    if times.dtype.kind == "M":
+        locator = AutoDateLocator(maxticks=8)
+        grid[-1].xaxis.set_major_locator(locator)
+        grid[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    handles = [h for axes in (grid[-1], grid[0]) for h in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure

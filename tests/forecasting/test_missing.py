@@ -119,4 +119,4 @@ def test_of_latents_it_is_an_estimate_that_agrees_with_the_particle_filter() -> 
     x[0, 4] = NAN
     gap = fill(pair.model, x, num_samples=100)
     assert gap.samples.isfinite().all()
-    assert gap.log_likelihood[0, 4 - pair.model.context_length] == 0
+    assert gap.log_likelihood[0, 4 - pair.model.context_length].abs() < 1e-9  # of nothing
