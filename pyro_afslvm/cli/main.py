@@ -1,4 +1,4 @@
-"""The ``afslvm`` command: train, evaluate, sample, report."""
+"""The ``afslvm`` command: train, evaluate, sample, forecast, report."""
 
 import sys
 from collections.abc import Sequence

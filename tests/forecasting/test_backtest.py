@@ -125,7 +125,7 @@ def test_exponential_smoothing_samples_and_scores() -> None:
 
 def test_an_outlier_passes_the_threshold_and_few_others_do() -> None:
     values = WALK.copy()
-    values[560:] += [8, 0]
+    values[560:] += [20, 0]
     source = Series.of(pd.DataFrame(values, index=DAYS, columns=["sales", "price"]))
     found = anomalies(walk(), source, rate=0.05)
     assert bool(found["anomaly"].sel(time=DAYS[560]))
