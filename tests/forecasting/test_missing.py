@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from models.small.vector_slvm_af1 import build
-from pyro_afslvm import FlowModel, MLPConditioner, TemporalAffine, TemporalChain
+from pyro_afslvm import (
+    FlowModel,
+    MLPConditioner,
+    StreamingFilter,
+    TemporalAffine,
+    TemporalChain,
+)
 from pyro_afslvm.forecasting.missing import MissingFilter, fill
 from pyro_afslvm.objectives import smc
 from pyro_afslvm.transforms import LastFrame
@@ -120,3 +126,9 @@ def test_of_latents_it_is_an_estimate_that_agrees_with_the_particle_filter() -> 
     gap = fill(pair.model, x, num_samples=100)
     assert gap.samples.isfinite().all()
     assert gap.log_likelihood[0, 4 - pair.model.context_length].abs() < 1e-9  # of nothing
+
+
+@pytest.mark.parametrize("frame", [None, torch.tensor([[0.0, NAN]])], ids=["none", "nan"])
+def test_a_stream_without_particles_names_the_one_with(frame: Tensor | None) -> None:
+    with pytest.raises(ValueError, match="without missing values: MissingFilter takes them"):
+        StreamingFilter(walk()).update(frame)  # type: ignore[arg-type]
