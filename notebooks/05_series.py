@@ -199,8 +199,8 @@ plt.show()
 # ## Anomalies
 #
 # $-\log p(x_t \mid x_{<t})$ is how surprising a day is. The threshold comes from the validation
-# split, which 5 % of normal days may pass; it has 73 days, so that the threshold is a rough one. The
-# days after an odd one look back at it, and are surprising too.
+# split, which 5 % of normal days may pass; it has 73 days, so that the threshold is a rough one.
+# The days after an odd one look back at it, and are surprising too.
 
 # %%
 odd = table.copy()

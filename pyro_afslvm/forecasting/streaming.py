@@ -96,7 +96,9 @@ class StreamingFilter:
                 any. The forecast of the next frame needs those of that: see :meth:`forecast`.
         """
         if frame is None or bool(torch.as_tensor(frame).isnan().any()):
-            raise ValueError("expected a frame without missing values: MissingFilter takes them")
+            raise ValueError(
+                "expected a frame without NaN or Inf: MissingFilter takes missing values"
+            )
         frame = as_frames(frame, self.model)
         check_shape(frame.unsqueeze(1), self.model.frame_shape)
         check_values(frame.unsqueeze(1), self.model.frame_shape)

@@ -130,5 +130,5 @@ def test_of_latents_it_is_an_estimate_that_agrees_with_the_particle_filter() -> 
 
 @pytest.mark.parametrize("frame", [None, torch.tensor([[0.0, NAN]])], ids=["none", "nan"])
 def test_a_stream_without_particles_names_the_one_with(frame: Tensor | None) -> None:
-    with pytest.raises(ValueError, match="without missing values: MissingFilter takes them"):
+    with pytest.raises(ValueError, match="without NaN or Inf: MissingFilter takes missing values"):
         StreamingFilter(walk()).update(frame)  # type: ignore[arg-type]

@@ -158,7 +158,7 @@ def _named(
         time = next((name for name in texts if name != id and _are_dates(frame[name])), None)
     if id is None:
         called = [name for name in frame if name.lower() in _IDS and name != time]
-        left = [name for name in texts if name != time]
+        left = [name for name in texts if name != time and {*frame} - {name, time}]
         id = columns.id or next(iter(called), left[0] if len(left) == 1 else None)
     return time, id
 

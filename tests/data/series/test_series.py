@@ -161,6 +161,7 @@ REFUSED = {
         {"context": ["known"]},
         "covariate 'known' is missing at 2024-01-01",
     ),
+    "text": (ROWS[["day"]].assign(sales="many"), {}, "column 'sales' holds text"),
     "infinite": (changed(sales=np.inf), {}, "column 'sales' has an infinite value"),
     "no time stamp": (ROWS.assign(day=ROWS["day"].where(ROWS.index != 3)), {}, "row 4 has no time"),
     "no dates": (changed(time="soon"), {"id": "day"}, "'time' holds no readable time stamps"),
@@ -181,3 +182,8 @@ def test_what_is_no_series_is_refused_in_one_line(data: Any, settings: Any, text
     with pytest.raises((ValueError, TypeError), match=text) as error:
         Series.of(data, **settings).describe()
     assert "\n" not in str(error.value)
+
+
+def test_the_only_column_of_text_tells_series_apart_without_dates_too() -> None:
+    rows = LONG.reset_index(drop=True)
+    assert Series.of(rows).table.ids == ("a", "b", "c")
