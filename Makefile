@@ -35,7 +35,7 @@ setup: .venv/.installed  ## make .venv with the pinned versions (a second call d
 	@$(PIP) install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo "setup 3/3: pyro_afslvm and the other pinned packages (a minute or more)"
 	@$(PIP) install --constraint constraints.txt hatchling editables
-	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[dev,bair,logging,sweep,video,zarr]'
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[dev,bair,baselines,logging,parquet,sweep,video,zarr]'
 	@touch $@
 
 demo: setup  ## train five small models on moving digits, write report.html (5 minutes)

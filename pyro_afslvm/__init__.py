@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from pyro_afslvm import moved  # noqa: F401  # old module paths still work
 
 if TYPE_CHECKING:
+    from pyro_afslvm.forecasting.backtest import backtest as backtest
     from pyro_afslvm.forecasting.rollout import rollout as rollout
+    from pyro_afslvm.forecasting.series import forecast as forecast
     from pyro_afslvm.forecasting.streaming import StreamingFilter as StreamingFilter
     from pyro_afslvm.guides import FilteringGuide as FilteringGuide
     from pyro_afslvm.guides import IterativeGuide as IterativeGuide
@@ -81,7 +83,9 @@ _HOME = {
     "TemporalHierarchy": "transforms",
     "VAE": "models.vae",
     "VAEGuide": "models.vae",
+    "backtest": "forecasting.backtest",
     "fit": "training.fit",
+    "forecast": "forecasting.series",
     "pretrained": "runs.shipped",
     "rollout": "forecasting.rollout",
 }

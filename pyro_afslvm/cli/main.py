@@ -1,4 +1,4 @@
-"""The ``afslvm`` command: train, evaluate, sample, report."""
+"""The ``afslvm`` command: train, evaluate, sample, forecast, report."""
 
 import sys
 from collections.abc import Sequence
@@ -29,6 +29,8 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("train", _train_parser(), help="train a recipe")
     commands.add_subcommand("evaluate", _evaluate_parser(), help="metrics of a run on test data")
     commands.add_subcommand("sample", _sample_parser(), help="rollouts of a run, GIF and PNG")
+    forecast = _forecast_parser()
+    commands.add_subcommand("forecast", forecast, help="what follows the last observation")
     commands.add_subcommand("report", _report_parser(), help="one HTML page of some runs")
     data = Parser(description="Prepare and inspect data before a training.")
     commands.add_subcommand("data", data, help="prepare and inspect data")
@@ -83,6 +85,16 @@ def _sample_parser() -> ArgumentParser:
     return parser
 
 
+def _forecast_parser() -> ArgumentParser:
+    parser = Parser(description="Forecast series past their last observation: bands and tables.")
+    _add_run(parser, split=False)
+    parser.add_argument("--horizon", type=int, default=20, help="times that are sampled")
+    parser.add_argument("--num_samples", type=int, default=100, help="futures of each series")
+    parser.add_argument("--out", type=str | None, help="folder of the files (default: the run's)")
+    parser.add_argument("--seed", type=int, default=0, help="of samples")
+    return parser
+
+
 def _report_parser() -> ArgumentParser:
     parser = Parser(description="Tables, curves and pictures of runs in one HTML file.")
     parser.add_argument("runs", type=str, nargs="+", help="run folders")
@@ -119,7 +131,7 @@ def _prepare_parser() -> ArgumentParser:
     return parser
 
 
-def _add_run(parser: Parser) -> None:
+def _add_run(parser: Parser, *, split: bool = True) -> None:
     parser.add_argument("run", type=str | None, nargs="?", help="run folder")
     parser.add_argument(
         "--pretrained",
@@ -127,7 +139,8 @@ def _add_run(parser: Parser) -> None:
         metavar="NAME",
         help="a trained model of this package, put into the run folder (default: runs/NAME)",
     )
-    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    if split:
+        parser.add_argument("--split", type=str, default="test", help="train, validation or test")
     parser.add_argument("--recipe", type=str | None, help="your copy of the recipe")
     _add_trust(parser)
 
@@ -228,6 +241,15 @@ def _sample(parser: ArgumentParser, options: Namespace) -> None:
     print(f"wrote {gif} and {png}")
 
 
+def _forecast(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.cli.series import forecast_run
+
+    chosen = parser.instantiate(options).forecast
+    run = _opened(chosen)
+    files = forecast_run(run, source=_prepared(chosen.data), **_without(chosen, *NOT_OF_RUNS))
+    print(f"wrote {', '.join(map(str, files[:-1]))} and {files[-1]}")
+
+
 def _report(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.cli.workflow import report_runs
     from pyro_afslvm.runs.run import Run
@@ -282,6 +304,7 @@ COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
     "sample": _sample,
+    "forecast": _forecast,
     "report": _report,
     "data": _data,
 }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyro_afslvm.data.sequences import GeneratedSequences as GeneratedSequences
     from pyro_afslvm.data.sequences import SequenceDataset as SequenceDataset
     from pyro_afslvm.data.sequences import StoredSequences as StoredSequences
+    from pyro_afslvm.data.series.source import Series as Series
     from pyro_afslvm.data.source import SequenceSource as SequenceSource
     from pyro_afslvm.data.source import choose_dequantization as choose_dequantization
     from pyro_afslvm.data.source import choose_noise as choose_noise
@@ -49,6 +50,7 @@ _HOME = {
     "Protocol": "protocol",
     "SequenceDataset": "sequences",
     "SequenceSource": "source",
+    "Series": "series.source",
     "ShortSplitError": "splits",
     "Split": "splits",
     "StoredSequences": "sequences",

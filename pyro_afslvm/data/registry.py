@@ -23,6 +23,7 @@ from pyro_afslvm.data.datasets.kth import KTH
 from pyro_afslvm.data.datasets.moving_digits import MovingDigits
 from pyro_afslvm.data.datasets.moving_mnist import MovingMNIST
 from pyro_afslvm.data.fetch import BAIR_FOLDER, IDX_TEST, IDX_TRAIN, PUBLIC
+from pyro_afslvm.data.series.source import Series, is_table
 from pyro_afslvm.data.source import REGISTERED, SequenceSource, import_path
 from pyro_afslvm.data.videos.source import Videos
 from pyro_afslvm.utils.errors import named_reason
@@ -30,7 +31,7 @@ from pyro_afslvm.utils.errors import named_reason
 GROUP = "pyro_afslvm.sources"
 # This library's, imported here so that they are registered.
 SOURCES: list[type[SequenceSource]] = [Arrays, BAIR, BinarizedMNIST, KTH]
-SOURCES += [MovingDigits, MovingMNIST, Videos]
+SOURCES += [MovingDigits, MovingMNIST, Series, Videos]
 
 _DIGITS = (PUBLIC, IDX_TEST, IDX_TRAIN, f"{IDX_TEST}.gz", f"{IDX_TRAIN}.gz")
 
@@ -127,8 +128,8 @@ def source_from_config(config: dict[str, Any], *, trust: bool = False) -> Sequen
 def guess_source(path: str) -> SequenceSource:
     """Choose the source for a file, a folder or a pattern, with its default settings.
 
-    Array files and zarr folders, MNIST's digits, KTH Actions and BAIR robot pushing are known
-    by their names; anything else is taken for videos.
+    Tables, array files and zarr folders, MNIST's digits, KTH Actions and BAIR robot pushing are
+    known by their names; anything else is taken for videos.
 
     Raises:
         FileNotFoundError: There is nothing at the path.
@@ -146,6 +147,8 @@ def guess_source(path: str) -> SequenceSource:
         raise ValueError(f"{path}: name the folder that holds train and test, not one file")
     if place.name in _DIGITS or _holds(place, *_DIGITS):
         return MovingMNIST(path=path)
+    if is_table(place):
+        return Series(path=path)
     if place.suffix.lower() in (*ARRAYS, *CONVERTED) or _holds(
         place, "zarr.json", ".zarray", ".zgroup"
     ):

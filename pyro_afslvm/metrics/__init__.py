@@ -1,6 +1,6 @@
 """Metrics of sequences, and of forecasts of them."""
 
-from pyro_afslvm.metrics.forecasts import coverage, crps, forecast_scores
+from pyro_afslvm.metrics.forecasts import coverage, crps, energy_score, forecast_scores
 from pyro_afslvm.metrics.images import psnr, ssim
 from pyro_afslvm.metrics.temporal import temporal_correlation, temporal_correlations
 from pyro_afslvm.metrics.uncertainty import difference, estimate
@@ -9,6 +9,7 @@ __all__ = [
     "coverage",
     "crps",
     "difference",
+    "energy_score",
     "estimate",
     "forecast_scores",
     "psnr",

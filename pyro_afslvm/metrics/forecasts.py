@@ -90,6 +90,41 @@ def coverage(
     return found if several else found[0]
 
 
+def energy_score(samples: Array, truth: Array) -> Tensor:
+    r"""Energy score of each future as a whole: CRPS of many numbers at once.
+
+    .. math:: E\|X - y\| - \tfrac{1}{2} E\|X - X'\|
+
+    in its unbiased form, with Euclidean norms over all times and entries, so that features of
+    large units outweigh others. Lower is better.
+
+    Args:
+        samples: futures (S, N, H, \*frame), at least two of each.
+        truth: the true futures, (N, H, \*frame).
+
+    Returns:
+        (N,) in float64.
+
+    Raises:
+        ValueError: as for :func:`crps`.
+
+    Source: Gneiting, Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*,
+    Eq. 22.
+
+    >>> import torch
+    >>> energy_score(torch.tensor([[[0.0]], [[1.0]]]), torch.tensor([[3.0]]))
+    tensor([2.], dtype=torch.float64)
+    """
+    given = forecasts(samples, truth, None, at_least=2)
+    size = len(given.samples)
+    found = []
+    for i, y in enumerate(widened(given.truth.flatten(1))):
+        x = widened(given.samples[:, i].flatten(1))
+        apart = torch.pdist(x).sum() / (size * (size - 1))
+        found.append((x - y).norm(dim=1).mean() - apart)
+    return torch.stack(found)
+
+
 def forecast_scores(
     samples: Array,
     truth: Array,

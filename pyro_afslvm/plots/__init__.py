@@ -5,6 +5,8 @@ the width they have on a page (96 pixels an inch), so that text has one size eve
 """
 
 from pyro_afslvm.plots.animation import animation as animation
+from pyro_afslvm.plots.bands import anomaly_lines as anomaly_lines
+from pyro_afslvm.plots.bands import forecast_bands as forecast_bands
 from pyro_afslvm.plots.checks import blank_after as blank_after
 from pyro_afslvm.plots.curves import Curves as Curves
 from pyro_afslvm.plots.curves import motivating_example as motivating_example
@@ -26,9 +28,11 @@ __all__ = [
     "FlowStep",
     "MomentStep",
     "animation",
+    "anomaly_lines",
     "blank_after",
     "flow_figure",
     "flow_lines",
+    "forecast_bands",
     "forecast_lines",
     "frame_strip",
     "image_grid",

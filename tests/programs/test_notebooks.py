@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-NAMES = ("01_svi", "02_swap_guides", "03_rollouts", "04_iaf_vae")
+NAMES = ("01_svi", "02_swap_guides", "03_rollouts", "04_iaf_vae", "05_series")
 
 each = pytest.mark.parametrize("name", NAMES)
 

@@ -26,6 +26,15 @@ def test_the_programs_on_flows_run(tmp_path: Path) -> None:
         run_python("-W", "error", "-c", program, cwd=tmp_path, timeout=120)
 
 
+def test_the_program_on_series_draws_bands(tmp_path: Path) -> None:
+    (program,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/series.md").read_text(), re.DOTALL
+    )
+    program = program.replace("steps=100", "steps=3")
+    run_python("-W", "error::UserWarning:pyro_afslvm", "-c", program, cwd=tmp_path, timeout=120)
+    assert (tmp_path / "bands.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize("page", [README, *sorted(ROOT.glob("docs/*.md"))], ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", page.read_text())

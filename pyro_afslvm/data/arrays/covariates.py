@@ -91,10 +91,11 @@ class Covariates:
         count, wanted = len(reader.lengths), len(self._lengths)
         if count not in (1, wanted):
             raise ValueError(f"{reader.where}: covariates of {count} sequences, expected {wanted}")
-        if int(reader.lengths.min()) < int(self._lengths.max()):
+        if (short := reader.lengths < self._lengths).any():
+            i = int(np.argmax(short))
             raise ValueError(
-                f"{reader.where}: covariates of {int(reader.lengths.min())} times, expected "
-                f"{int(self._lengths.max())}"
+                f"{reader.where}: covariates of {int(reader.lengths[i % count])} times, expected "
+                f"{int(self._lengths[i])}"
             )
 
     def read(self, i: int, first: int, last: int) -> NDArray[np.float32]:  # -> (T, features)

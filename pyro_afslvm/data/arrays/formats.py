@@ -72,14 +72,15 @@ _HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 ARRAYS = (".npy", ".npz", *_NETCDF, *_HDF5)  # what files of arrays end in
 
 _SAVED = "store them by numpy.save as .npy"
-_TABLE = f"a table is not read as it is: take its numbers by pandas.read_{{}} and {_SAVED}"
+_TABLE = "a table is read by --data Series, with its names and dates"
+_SHEET = f"a sheet is not read as it is: store it as CSV, or by pandas.read_excel and {_SAVED}"
 _PICKLE = "may hold code and is never loaded: load it, and store its array by numpy.save as .npy"
 CONVERTED = {  # what to do with files of other formats
-    ".csv": _TABLE.format("csv"),
-    ".tsv": _TABLE.format("csv"),
+    ".csv": _TABLE,
+    ".tsv": _TABLE,
     ".txt": f"text is not read: take its numbers by numpy.loadtxt and {_SAVED}",
-    ".parquet": _TABLE.format("parquet"),
-    ".xlsx": _TABLE.format("excel"),
+    ".parquet": _TABLE,
+    ".xlsx": _SHEET,
     ".pt": _PICKLE,
     ".pth": _PICKLE,
     ".pkl": _PICKLE,

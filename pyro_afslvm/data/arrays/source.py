@@ -198,6 +198,16 @@ class Arrays(SequenceSource):
             context_features=self.context_features,
         )
 
+    def parts(self, split: Split) -> list[Part]:
+        """Say which stretches of which sequences a split has, without standardizing them."""
+        check_request(split, 1)
+        return self._parts(split)
+
+    def whole(self) -> list[Values]:
+        """Give all sequences as they are stored, each ``(T, *frame_shape)``."""
+        reader = self._reader
+        return [reader.read(i, 0, int(length)) for i, length in enumerate(reader.lengths)]
+
     def describe(self) -> dict[str, object]:
         """Settings as JSON values; the data by a hash of their values, not by their place."""
         reader = self._reader

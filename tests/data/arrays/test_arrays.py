@@ -269,7 +269,7 @@ def test_groups_of_a_netcdf_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("a.csv", "a table is not read as it is: take its numbers by pandas.read_csv and store"),
+        ("a.csv", "a table is read by --data Series, with its names and dates"),
         ("a.pt", "may hold code and is never loaded: load it, and store its array by numpy.save"),
         ("a.pkl", "may hold code and is never loaded"),
         ("a.mat", "a file of MATLAB is not read: take its values by scipy.io.loadmat"),
@@ -280,7 +280,10 @@ def test_groups_of_a_netcdf_file(tmp_path: Path) -> None:
 def test_files_that_are_not_read(tmp_path: Path, name: str, advice: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"1,2\n")
-    for source in (Arrays(path=str(path)), *([] if name == "a.bin" else [guess_source(str(path))])):
+    for source in (
+        Arrays(path=str(path)),
+        *([] if name in ("a.bin", "a.csv") else [guess_source(str(path))]),
+    ):
         with pytest.raises(ValueError, match="^" + re.escape(f"{path}: {advice}")):
             source.dataset("train", num_frames=3)
 
