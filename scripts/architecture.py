@@ -54,7 +54,8 @@ class Library:
     ) -> None:
         self.root = root
         self._rank = {package: row for row, packages in enumerate(order) for package in packages}
-        paths = sorted(root.rglob("*.py"))
+        # folders that are no packages hold files for users, not modules
+        paths = sorted(p for p in root.rglob("*.py") if (p.parent / "__init__.py").is_file())
         self._trees = {self._name(path): ast.parse(path.read_text("utf-8")) for path in paths}
         self._doors = {self._name(path) for path in paths if path.name == "__init__.py"}
         closed = {d for d in self._doors if not doors and not _defines(self._trees[d])}
