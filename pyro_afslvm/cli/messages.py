@@ -38,7 +38,9 @@ def plain(
     if found := re.match(r"[Uu]nrecognized arguments: (.*)", message, re.DOTALL):
         return _unknown(found[1].split()[0], _typed(prefix, options), found[1])
     if found := re.match(r'expected "[\w.]*" to be one of \{(.*?)\}, but it was not', message):
-        return f"expected one of the commands {', '.join([*commands] or found[1].split(','))}"
+        names = found[1].split(",")
+        names = [*commands] if names[-1].strip() == "..." else names
+        return f"expected one of the commands {', '.join(names)}"
     return _one_line(message)
 
 
