@@ -22,6 +22,10 @@ from pyro_afslvm.runs.settings import OLD_NAMES, with_present_names
 _OLD_OPTION = re.compile(rf"^--({'|'.join(OLD_NAMES)})(?==|$)")
 
 
+def _commands(action: Any) -> list[str]:
+    return [*action.choices] if isinstance(action.choices, dict) else []
+
+
 class Parser(ArgumentParser):
     """A parser of options whose errors are one line."""
 
@@ -79,7 +83,8 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with 2."""
         within = "" if self.exit_on_error else "data"  # the one option with settings of its own
-        text = plain(message, options=_option_names(self), within=within)
+        commands = [name for action in self._actions for name in _commands(action)]
+        text = plain(message, options=_option_names(self), within=within, commands=commands)
         print(f"{Parser._program or self.prog.split()[0]}: error: {text}", file=sys.stderr)
         sys.exit(2)
 

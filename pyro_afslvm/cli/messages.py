@@ -9,13 +9,16 @@ _VALUE = re.compile(r"(?:Given value|Got value): (.*?)(?:$| - |\n)", re.DOTALL)
 _NESTED = re.compile(r"NestedArg\(key='([\w.]+)'")
 
 
-def plain(message: str, *, options: Iterable[str] = (), within: str = "") -> str:
+def plain(
+    message: str, *, options: Iterable[str] = (), within: str = "", commands: Iterable[str] = ()
+) -> str:
     """Say what is wrong with an option as its user typed it, in one line.
 
     Args:
         message: of the parser.
         options: names of the options there are, to guess a misspelt one.
         within: the option whose settings were parsed, such as ``data``.
+        commands: names of the commands there are, of which the parser lists only a few.
 
     Example:
         >>> plain('Parser key "steps": Expected a <class \\'int\\'>. Got value: 1e5')
@@ -35,7 +38,9 @@ def plain(message: str, *, options: Iterable[str] = (), within: str = "") -> str
     if found := re.match(r"[Uu]nrecognized arguments: (.*)", message, re.DOTALL):
         return _unknown(found[1].split()[0], _typed(prefix, options), found[1])
     if found := re.match(r'expected "[\w.]*" to be one of \{(.*?)\}, but it was not', message):
-        return f"expected one of the commands {found[1].replace(',', ', ')}"
+        names = found[1].split(",")
+        names = [*commands] if names[-1].strip() == "..." else names
+        return f"expected one of the commands {', '.join(names)}"
     return _one_line(message)
 
 
