@@ -122,7 +122,7 @@ def _set_units(conditioner: LinearConditioner, train: Series) -> None:
     conditioner.level_mean.copy_(frames.mean(0))
     conditioner.level_scale.copy_(frames.std(0))
     given = [c.double() for _, c in train if c is not None]
-    if given:
+    if given and conditioner.context_features:
         known = torch.cat(given)
         conditioner.context_mean.copy_(known.mean(0))
         scale = known.std(0)

@@ -39,7 +39,7 @@ LEARNED = [  # by gradients, not in closed form
 
 def build(recipe: str, *frame_shape: tuple[int, ...]) -> Pair:
     pyro.set_rng_seed(1)
-    if "vector" in recipe:
+    if "vector" in recipe or "series" in recipe:
         frame_shape = ()  # its own, for it takes no pictures
     return import_module(recipe).build(*frame_shape)
 

@@ -78,8 +78,8 @@ class LinearConditioner(Conditioner):
         self.bias = nn.Parameter(torch.zeros(features))
         self.log_scale = nn.Parameter(torch.zeros(features))
         for name, size in (("level", features), ("context", context_features)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_scale", torch.ones(size))
+            self.register_buffer(f"{name}_mean", torch.zeros(size) if size else None)
+            self.register_buffer(f"{name}_scale", torch.ones(size) if size else None)
         self.register_buffer("unit", torch.ones(features))  # standard deviation of the changes
         self.network = network
         heads = getattr(network, "heads", None)
@@ -174,6 +174,8 @@ class LinearConditioner(Conditioner):
         return (x - self.level_mean) / self.level_scale
 
     def _known(self, context: Tensor) -> Tensor:
+        if not self.context_features:
+            raise ValueError(f"expected no context, got {context.shape[-1]} features")
         return (context - self.context_mean) / self.context_scale
 
     def _seen(self, x: Tensor, before: Tensor) -> Tensor:
