@@ -15,8 +15,8 @@ from pyro_afslvm.data.sequences import Windows
 from pyro_afslvm.evaluation.metrics import described, evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.models.pair import Pair
-from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint, load_pair
-from pyro_afslvm.runs.recipe import Recipe, build_pair, digest
+from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.recipe import Recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.training.progress import training_bar
@@ -52,14 +52,10 @@ def load_run(
         RecipeError: if the recipe is not one the user ran here, unless trusted.
         RunError: if the checkpoint is missing or damaged.
     """
-    known = run.recipe(given=recipe, trust=trust)
+    run.recipe(given=recipe, trust=trust)  # refused before the data are looked at
     run.take(source)
-    checkpoint = load_checkpoint(run.best if run.best.exists() else run.last)
-    if checkpoint["recipe"] not in (known.digest, digest(known.text)):  # which was all, once
-        raise RunError(f"the checkpoint in {run.path} is of another recipe than {known.path}")
-    pair = build_pair(known, source.frame_shape, source.context_features)
-    load_pair(pair, checkpoint)
-    return pair.to(own_device()).eval(), known, checkpoint
+    pair = Pair.load(run.path, recipe=recipe, trust=trust)
+    return pair.to(own_device()).eval(), pair.recipe, pair.checkpoint
 
 
 def evaluate_run(
