@@ -35,7 +35,7 @@ class Parser(ArgumentParser):
             Parser._program = self.prog.split()[0]
         given = sys.argv[1:] if args is None else args
         present = [_OLD_OPTION.sub(lambda m: f"--{OLD_NAMES[m[1]]}", text) for text in given]
-        present = source_first(present)
+        present = source_first(self._guessed(present))
         if self._takes_source:
             self._define_sources(present)
         try:
@@ -67,6 +67,14 @@ class Parser(ArgumentParser):
         load_installed()
         self.add_subclass_arguments(SequenceSource, "data", help=text, **options)
         self._takes_source = True
+
+    def _guessed(self, arguments: Sequence[str]) -> list[str]:
+        from pyro_afslvm.cli.sources import with_guessed_sources
+
+        try:
+            return with_guessed_sources(arguments)
+        except (ValueError, OSError) as error:
+            self.error(str(error))
 
     def _define_sources(self, arguments: Sequence[str]) -> None:
         from pyro_afslvm.cli.sources import define_sources

@@ -16,6 +16,7 @@ from pyro_afslvm.evaluation.metrics import described, evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.errors import RunError
 from pyro_afslvm.runs.recipe import Recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
@@ -79,7 +80,7 @@ def evaluate_run(
     if limit is not None:
         check_minimum(limit=(limit, 1))
     with told_where(run, source):
-        source = source or run.load_source(recipe=recipe, trust=trust)
+        source = source or own_data(run, recipe=recipe, trust=trust)
         pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
         shown = is_first_process()
         bar = counting_bar(f"evaluating {known.name:<14}", shown=shown)
@@ -101,6 +102,22 @@ def evaluate_run(
                 write_json(run.results, results)
                 _draw_if_possible(run, pair, source, split=split)
     return results
+
+
+def own_data(run: Run, *, recipe: str | None = None, trust: bool = False) -> SequenceSource:
+    """Give the data that a run was trained on.
+
+    Raises:
+        RunError: they have changed since.
+    """
+    source = run.load_source(recipe=recipe, trust=trust)
+    stored = run.read_settings().get("data")
+    if stored is not None and source.describe() != stored:
+        raise RunError(
+            f"the data of {run.path} are not those it was trained on: give --data to use others "
+            "on purpose"
+        )
+    return source
 
 
 @contextmanager
@@ -175,7 +192,7 @@ def sample_run(
         seed=(seed, 0),
     )
     with told_where(run, source):
-        source = source or run.load_source(recipe=recipe, trust=trust)
+        source = source or own_data(run, recipe=recipe, trust=trust)
         pair, _, _ = load_run(run, source=source, recipe=recipe, trust=trust)
         arrays = draw_run(
             run,

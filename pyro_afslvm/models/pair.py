@@ -70,7 +70,8 @@ class Pair(NamedTuple):
         Args:
             folder: new or empty.
             recipe: the file that builds this pair; a loaded pair has its own.
-            source: the :class:`~pyro_afslvm.data.SequenceSource` it was trained on; a loaded pair has its own.
+            source: the data it was trained on, a
+                :class:`~pyro_afslvm.data.SequenceSource`; a loaded pair has its own.
 
         Raises:
             RunError: the folder holds anything, or the recipe builds another pair.

@@ -71,7 +71,7 @@ def save(
             "a pair that was not loaded from a run is saved with recipe=FILE, which builds it "
             "again, and source=, the data it was trained on"
         )
-    kept = load_recipe(recipe) if recipe is not None or trained is None else trained.recipe
+    kept = load_recipe(recipe) if recipe is not None else _recipe_of(pair)
     if source is None and trained is not None:
         source = trained.run.load_source(recipe=recipe, trust=True)  # its recipe was executed
         trained.run.take(source)
@@ -92,3 +92,8 @@ def save(
         save_checkpoint(path, content)
     remember(kept)
     return run
+
+
+def _recipe_of(pair: Pair) -> Recipe:
+    assert isinstance(pair, TrainedPair)
+    return pair.recipe

@@ -33,8 +33,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     Path("walk.py").write_text(RECIPE)
-    walks = np.random.default_rng(0).normal(size=(12, 20, 3)).cumsum(1) + [0, 50, 1000]
-    np.save("walks.npy", walks)
+    steps = np.random.default_rng(0).normal(size=(12, 20, 3))
+    np.save("walks.npy", np.add(steps.cumsum(1), [0, 50, 1000]))
     data = ("--data", "Arrays", "--data.path", "walks.npy")
     assert main(["train", "walk.py", *data, "--steps", "2", "--validate_every", "2"]) == 0
     return Path("runs/walk")
@@ -51,7 +51,7 @@ def test_a_loaded_pair_knows_its_run(run: Path) -> None:
     assert guide is None
     assert not model.training
     assert pair.name == "walk"
-    assert pair.source_settings["settings"]["path"] == "walks.npy"
+    assert pair.source_settings["arguments"]["path"] == "walks.npy"
     assert pair.standardization == Arrays(path="walks.npy").standardization
     assert isinstance(pair.standardization, Standardization)
 
