@@ -30,7 +30,7 @@ ORDER = (
     ("models", "plots"),
     ("distributions",),
     ("transforms", "data"),
-    ("networks", "metrics"),
+    ("networks", "metrics", "recipes"),
     ("utils", "moved"),
 )
 # First words of a sentence that does not say what the thing is or does.

@@ -26,7 +26,7 @@ mkdir "$work/elsewhere"
 cp -r "$root/tests" "$root/pyproject.toml" "$work/elsewhere"
 cd "$work/elsewhere"
 
-echo "wheel 3/4: afslvm --help"
+echo "wheel 3/4: afslvm --help, afslvm recipes"
 "$work/env/bin/python" - "$work/env" <<'PY'
 import pathlib
 import sys
@@ -37,6 +37,10 @@ where = pathlib.Path(pyro_afslvm.__file__).resolve()
 assert where.is_relative_to(pathlib.Path(sys.argv[1]).resolve()), where
 PY
 "$work/env/bin/afslvm" --help >"$work/help.txt"
+"$work/env/bin/afslvm" recipes >"$work/recipes.txt"
+for recipe in "$root"/models/small/*.py; do
+  grep -q "^$(basename "$recipe" .py) " "$work/recipes.txt" || { echo "wheel: no $recipe" >&2; exit 1; }
+done
 grep -q train "$work/help.txt" || { cat "$work/help.txt" >&2; exit 1; }
 
 echo "wheel 4/4: the transform tests"

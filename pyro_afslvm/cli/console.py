@@ -35,16 +35,11 @@ class Parser(ArgumentParser):
     def parse_args(self, args: Any = None, *more: Any, **options: Any) -> Any:
         """Parse options, also by the names they had in the release before."""
         print_always()
-        if self._program_is_called:
+        if self.exit_on_error:  # the parser of an option's settings is a part of another
             Parser._program = self.prog.split()[0]
         given = sys.argv[1:] if args is None else args
         present = [_OLD_OPTION.sub(lambda m: f"--{OLD_NAMES[m[1]]}", text) for text in given]
-        if self._program_is_called and any(re.match(r"--data(=|$)", text) for text in present):
-            try:
-                present = source_of_path(present)
-            except (ValueError, OSError) as error:
-                self.error(str(error))
-        present = source_first(present)
+        present = source_first(self._guessed(present))
         if self._takes_source:
             self._define_sources(present)
         try:
@@ -52,11 +47,6 @@ class Parser(ArgumentParser):
                 return super().parse_args(present, *more, **options)
         except OSError as error:
             self.error(str(error))
-
-    @property
-    def _program_is_called(self) -> bool:
-        """Whether this is no parser of an option's settings, which is a part of another."""
-        return bool(self.exit_on_error)
 
     def parse_string(self, content: str, *more: Any, **options: Any) -> Any:
         """Parse a config file, also with names of the release before."""
@@ -81,6 +71,14 @@ class Parser(ArgumentParser):
         load_installed()
         self.add_subclass_arguments(SequenceSource, "data", help=text, **options)
         self._takes_source = True
+
+    def _guessed(self, arguments: Sequence[str]) -> list[str]:
+        from pyro_afslvm.cli.sources import with_guessed_sources
+
+        try:
+            return with_guessed_sources(arguments)
+        except (ValueError, OSError) as error:
+            self.error(str(error))
 
     def _define_sources(self, arguments: Sequence[str]) -> None:
         from pyro_afslvm.cli.sources import define_sources
@@ -123,34 +121,6 @@ def _option_names(parser: argparse.ArgumentParser, command: str = "") -> list[st
             for name, part in action.choices.items():
                 names += _option_names(part, f"{command}{name}.")
     return names
-
-
-def source_of_path(arguments: Sequence[str]) -> list[str]:
-    """Replace ``--data PATH`` by the source that the path is for, as ``data inspect`` guesses it.
-
-    Raises:
-        FileNotFoundError: if there is nothing at the path.
-
-    >>> source_of_path(["r.py", "--data", "films/*.mp4"])
-    ['r.py', '--data', 'Videos', '--data.path', 'films/*.mp4']
-    >>> source_of_path(["r.py", "--data=KTH"])
-    ['r.py', '--data=KTH']
-    """
-    from pyro_afslvm.data.registry import guess_source
-    from pyro_afslvm.data.source import REGISTERED
-
-    given = list(arguments)
-    place = next(i for i, text in enumerate(given) if re.match(r"--data(=|$)", text))
-    _, joined, path = given[place].partition("=")
-    size = 1 if joined else 2
-    if not joined:
-        path = given[place + 1] if place + 1 < len(given) else ""
-    is_config = Path(path).suffix.lower() in (".yaml", ".yml", ".json")
-    is_class = any(name.rpartition(".")[2] == path for name in REGISTERED)
-    if is_config or is_class or not (re.search(r"[/\\*?]", path) or (path and Path(path).exists())):
-        return given
-    name = str(guess_source(path).config()["class"])
-    return [*given[:place], "--data", name, "--data.path", path, *given[place + size :]]
 
 
 def source_first(arguments: Sequence[str]) -> list[str]:

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_afslvm import recipes
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.data import MovingDigits
 from pyro_afslvm.runs.settings import TrainSettings
@@ -31,6 +33,7 @@ def build_parser() -> ArgumentParser:
     commands.add_subcommand("sample", _sample_parser(), help="rollouts of a run, GIF and PNG")
     forecast = _forecast_parser()
     commands.add_subcommand("forecast", forecast, help="what follows the last observation")
+    commands.add_subcommand("recipes", _recipes_parser(), help="list ready recipes, copy one")
     commands.add_subcommand("report", _report_parser(), help="one HTML page of some runs")
     data = Parser(description="Prepare and inspect data before a training.")
     commands.add_subcommand("data", data, help="prepare and inspect data")
@@ -43,7 +46,7 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument(
         "recipe",
         type=str,
-        help="the recipe, such as models/slvm_af1.py, or auto: the best of some, for series",
+        help="a ready recipe by its name, a file, or auto: the best of some, for series",
     )
     parser.add_argument(
         "--recipes",
@@ -53,10 +56,16 @@ def _train_parser() -> ArgumentParser:
         help="what auto tries (default: all in models/series), together for --seconds",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("--out", type=str | None, help="run folder (default: runs/RECIPE)")
+    parser.add_argument("--out", type=str | None, help="run folder (default: runs/FOLDER_RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_source("where sequences come from (default: MovingDigits)")
     parser.add_class_arguments(TrainSettings, as_group=True)
+    return parser
+
+
+def _recipes_parser() -> ArgumentParser:
+    parser = Parser(description="List the ready recipes, which train takes by name.")
+    parser.add_argument("--copy", type=str | None, help="write this one here, to edit")
     return parser
 
 
@@ -160,7 +169,7 @@ def _train(parser: ArgumentParser, options: Namespace) -> None:
     if made.recipe == "auto":
         _train_best(made)
         return
-    recipe = load_recipe(made.recipe)
+    recipe = load_recipe(recipes.resolve(made.recipe))
     out = out_folder(made)
     source = made.data or _source_to_resume(made, out) or MovingDigits()
     prepared = prepare_source(source)
@@ -188,7 +197,23 @@ def _source_to_resume(options: Namespace, out: Path) -> Any:
 
     if not options.resume or not (out / "settings.json").is_file():
         return None
-    return Run.open(out).load_source(recipe=options.recipe)
+    return Run.open(out).load_source(recipe=recipes.resolve(options.recipe))
+
+
+def _recipes(parser: ArgumentParser, options: Namespace) -> None:
+    wanted = options.recipes.copy
+    if wanted is None:
+        for name in recipes.names():
+            print(f"{name:<22} {recipes.summary(recipes.find(name))}")
+        print("next: afslvm train NAME --data PATH, or afslvm recipes --copy NAME to edit one")
+        return
+    path = recipes.find(wanted)
+    try:
+        with open(path.name, "x", encoding="utf-8") as copy:
+            copy.write(path.read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise ValueError(f"{path.name} is there already: rename it first") from None
+    print(f"wrote {path.name}; next: afslvm train {path.name} --data PATH")
 
 
 NOT_OF_RUNS = ("run", "pretrained", "data")  # options that say which run, and on what
@@ -305,6 +330,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "sample": _sample,
     "forecast": _forecast,
+    "recipes": _recipes,
     "report": _report,
     "data": _data,
 }
@@ -317,7 +343,14 @@ def _settings(options: Namespace) -> TrainSettings:
 
 def out_folder(options: Namespace) -> Path:
     """The run folder of a training with these options."""
-    return Path(options.out or Path("runs") / Path(options.recipe).stem)
+    if options.out:
+        return Path(options.out)
+    path = Path(options.recipe)
+    with suppress(ValueError, OSError):  # which the command itself will say
+        path = recipes.resolve(options.recipe)
+    inside = path.parent.parent.name in ("models", "recipes")  # families share names
+    family = f"{path.parent.name}_" if inside else ""
+    return Path("runs") / f"{family}{path.stem}"
 
 
 def _without(options: Namespace, *names: str) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from pyro_afslvm.data.registry import SOURCES, UnknownSourceError, find_source, is_registered
+from pyro_afslvm.data.registry import (
+    SOURCES,
+    UnknownSourceError,
+    find_source,
+    guess_source,
+    is_registered,
+)
 from pyro_afslvm.data.source import REGISTERED, SequenceSource
 from pyro_afslvm.utils.errors import named_reason
 
@@ -35,6 +41,39 @@ def define_sources(arguments: Sequence[str]) -> None:
             _define_path(name, arguments)
         else:
             _define_name(name, arguments)
+
+
+def with_guessed_sources(arguments: Sequence[str]) -> list[str]:
+    """Put the source of a file, a folder or a pattern in the place of ``--data PATH``.
+
+    Args:
+        arguments: Of a program.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        ValueError: A single file of a set was named, not the set's folder.
+    """
+    given = list(arguments)
+    for i, text in enumerate(given):
+        name, equals, value = text.partition("=")
+        if name != "--data" or (not equals and i + 1 == len(given)):
+            continue
+        size = 1 if equals else 2
+        path = value if equals else given[i + 1]
+        if _is_place(path):
+            kind = type(guess_source(path)).__name__
+            given[i : i + size] = ["--data", kind, "--data.path", path]
+            break
+    return given
+
+
+def _is_place(text: str) -> bool:
+    """Whether a value of ``--data`` is data, not a name, a mapping or a file of settings."""
+    if "{" in text or text.endswith((".yaml", ".yml", ".json")):
+        return False
+    if any(name.rpartition(".")[2] == text for name in REGISTERED):  # whatever lies beside it
+        return False
+    return isfile(text) or isdir(text) or any(sign in text for sign in "*?/\\")
 
 
 def _define_name(name: str, arguments: Sequence[str]) -> None:

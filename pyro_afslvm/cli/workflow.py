@@ -15,8 +15,9 @@ from pyro_afslvm.data.sequences import Windows
 from pyro_afslvm.evaluation.metrics import described, evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.models.pair import Pair
-from pyro_afslvm.runs.checkpoint import RunError, load_checkpoint, load_pair
-from pyro_afslvm.runs.recipe import Recipe, build_pair, digest
+from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.errors import RunError
+from pyro_afslvm.runs.recipe import Recipe
 from pyro_afslvm.runs.run import Run
 from pyro_afslvm.runs.settings import TrainSettings
 from pyro_afslvm.training.progress import training_bar
@@ -52,14 +53,10 @@ def load_run(
         RecipeError: if the recipe is not one the user ran here, unless trusted.
         RunError: if the checkpoint is missing or damaged.
     """
-    known = run.recipe(given=recipe, trust=trust)
+    run.recipe(given=recipe, trust=trust)  # refused before the data are looked at
     run.take(source)
-    checkpoint = load_checkpoint(run.weights)
-    if checkpoint["recipe"] not in (known.digest, digest(known.text)):  # which was all, once
-        raise RunError(f"the checkpoint in {run.path} is of another recipe than {known.path}")
-    pair = build_pair(known, source.frame_shape, source.context_features)
-    load_pair(pair, checkpoint)
-    return pair.to(own_device()).eval(), known, checkpoint
+    pair = Pair.load(run.path, recipe=recipe, trust=trust)
+    return pair.to(own_device()).eval(), pair.recipe, pair.checkpoint
 
 
 def evaluate_run(
@@ -83,7 +80,7 @@ def evaluate_run(
     if limit is not None:
         check_minimum(limit=(limit, 1))
     with told_where(run, source):
-        source = source or run.load_source(recipe=recipe, trust=trust)
+        source = source or own_data(run, recipe=recipe, trust=trust)
         pair, known, checkpoint = load_run(run, source=source, recipe=recipe, trust=trust)
         shown = is_first_process()
         bar = counting_bar(f"evaluating {known.name:<14}", shown=shown)
@@ -105,6 +102,22 @@ def evaluate_run(
                 write_json(run.results, results)
                 _draw_if_possible(run, pair, source, split=split)
     return results
+
+
+def own_data(run: Run, *, recipe: str | None = None, trust: bool = False) -> SequenceSource:
+    """Give the data that a run was trained on.
+
+    Raises:
+        RunError: they have changed since.
+    """
+    source = run.load_source(recipe=recipe, trust=trust)
+    stored = run.read_settings().get("data")
+    if stored is not None and source.describe() != stored:
+        raise RunError(
+            f"the data of {run.path} are not those it was trained on: give --data to use others "
+            "on purpose"
+        )
+    return source
 
 
 @contextmanager
@@ -179,7 +192,7 @@ def sample_run(
         seed=(seed, 0),
     )
     with told_where(run, source):
-        source = source or run.load_source(recipe=recipe, trust=trust)
+        source = source or own_data(run, recipe=recipe, trust=trust)
         pair, _, _ = load_run(run, source=source, recipe=recipe, trust=trust)
         arrays = draw_run(
             run,

@@ -25,6 +25,7 @@ from pyro_afslvm.evaluation.correlation import correlations as correlations  # i
 from pyro_afslvm.evaluation.crops import crop_length
 from pyro_afslvm.models.base import context_length
 from pyro_afslvm.models.pair import Pair
+from pyro_afslvm.runs.trained import TrainedPair
 from pyro_afslvm.utils.distributed import ALONE, Processes
 
 _BITS = (
@@ -53,7 +54,7 @@ def evaluate(
     """Compute all metrics of a model on one split.
 
     Args:
-        pair: model and guide.
+        pair: model and guide; those of a run take the frames as in its training.
         source: where sequences come from.
         split: of the data.
         scored_frames: the last frames of each sequence, which are reported.
@@ -76,6 +77,8 @@ def evaluate(
         ValueError: for data that have no more than one crop of each sequence, if all are asked
             for.
     """
+    if isinstance(pair, TrainedPair):  # its frames are standardized as they were in training
+        pair.run.take(source)
     crops = _crops(pair, source, split, scored_frames, limit, windows)
     shared: dict[str, Any] = {"scored_frames": crops.scored, "seed": seed, "processes": processes}
     dequantizations = _reported(source)

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pyro_afslvm.models.pair import Pair
-from pyro_afslvm.runs.checkpoint import load_checkpoint, load_pair
+from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.runs.errors import RunError
-from pyro_afslvm.runs.recipe import build_pair, execute, remember
+from pyro_afslvm.runs.recipe import execute, remember
 from pyro_afslvm.runs.run import Run
+from pyro_afslvm.runs.trained import TrainedPair, load
 from pyro_afslvm.runs.weights import save_weights
 from pyro_afslvm.utils.files import write_json
 
@@ -43,7 +43,7 @@ def unpack(name: str, folder: str | Path) -> Run:
     return Run.open(run.path)
 
 
-def pretrained(name: str) -> Pair:
+def pretrained(name: str) -> TrainedPair:
     """Load a trained model and its guide, in evaluation mode.
 
     Args:
@@ -56,12 +56,7 @@ def pretrained(name: str) -> Pair:
     >>> model.frame_shape
     (1, 64, 64)
     """
-    run = _shipped(name)
-    settings = run.read_settings()
-    recipe = execute(run.path / "recipe.py", run.recipe_text)
-    pair = build_pair(recipe, tuple(settings["frame_shape"]), settings["context_features"])
-    load_pair(pair, load_checkpoint(run.weights))
-    return pair.eval()
+    return load(_shipped(name).path, trust=True)
 
 
 def claim(run: Run) -> dict[str, Any] | None:

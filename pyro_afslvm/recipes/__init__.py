@@ -1,0 +1,61 @@
+"""Ready recipes by name: the small family, which the wheel holds and a checkout has in models/.
+
+Example:
+    >>> find("slvm_af1").name
+    'slvm_af1.py'
+    >>> "vrnn" in names()
+    True
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+_INSTALLED = Path(__file__).parent / "small"  # where the wheel has models/small
+_CHECKOUT = Path(__file__).parents[2] / "models" / "small"
+
+
+def folder() -> Path:
+    """The folder of the recipes.
+
+    Raises:
+        FileNotFoundError: The package was copied without them.
+    """
+    for place in (_INSTALLED, _CHECKOUT):
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(f"{_INSTALLED}: this copy of the package holds no recipes")
+
+
+def names() -> list[str]:
+    """Names of the recipes, sorted."""
+    return sorted(path.stem for path in folder().glob("*.py"))
+
+
+def find(name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    known = names()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        guess = f"did you mean {near[0]}?" if near else "`afslvm recipes` lists those there are"
+        raise ValueError(f"there is no recipe {name}: {guess}")
+    return folder() / f"{name}.py"
+
+
+def resolve(recipe: str) -> Path:
+    """The file that is meant: a path of the user's own, or else a name.
+
+    Raises:
+        ValueError: It is a name, and there is no such recipe.
+    """
+    path = Path(recipe)
+    is_name = path.name == recipe and not path.suffix and not path.exists()
+    return find(recipe) if is_name else path
+
+
+def summary(path: Path) -> str:
+    """First line of a recipe's docstring."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].strip('"').strip()
