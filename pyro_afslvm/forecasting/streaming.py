@@ -95,11 +95,11 @@ class StreamingFilter:
             context: covariates of the frame, ``(batch, context_features)``, for a model that has
                 any. The forecast of the next frame needs those of that: see :meth:`forecast`.
         """
-        if frame is None or bool(torch.as_tensor(frame).isnan().any()):
+        frame = None if frame is None else as_frames(frame, self.model)
+        if frame is None or bool(frame.isnan().any()):
             raise ValueError(
                 "expected a frame without NaN or Inf: MissingFilter takes missing values"
             )
-        frame = as_frames(frame, self.model)
         check_shape(frame.unsqueeze(1), self.model.frame_shape)
         check_values(frame.unsqueeze(1), self.model.frame_shape)
         with evaluating(self.model, self.guide):

@@ -27,7 +27,7 @@ class MotionDecoderAboveFlow(MotionDecoder):
     Args:
         grid: the sizes, the window that of the flow.
         flow: the network of the flow's conditioner, which maps the window, ``(N, W * C, H, W)``,
-            to shift and log-scale, ``(N, 2 * C, H, W)``. Its parameters are the flow's.
+            to shift and log-scale, ``(N, 2 * C, H, W)``. Its parameters are the flow's alone.
         hidden: channels between both predictions and the weight.
 
     >>> from pyro_afslvm.networks.motion_grid import MotionSummary
@@ -42,7 +42,7 @@ class MotionDecoderAboveFlow(MotionDecoder):
 
     def __init__(self, grid: MotionGrid, flow: nn.Module, *, hidden: int = 8) -> None:
         super().__init__(grid)
-        self.flow = flow
+        self._flow = (flow,)  # the flow's own, and no part of this
         channels = grid.frame_shape[0]
         self.meet = nn.Conv2d(4 * channels, hidden, 3, padding=1)
         self.weigh = near_zero(nn.Conv2d(hidden, channels, 3, padding=1))
@@ -57,7 +57,7 @@ class MotionDecoderAboveFlow(MotionDecoder):
         location, scale = super().forward(flat)
         with without_autocast(given.device):
             summary = flat[:, self.grid.latent_size :]
-            shift, log_scale = _predicted(self.flow, MotionPast.unpacked(summary, self.grid))
+            shift, log_scale = _predicted(self._flow[0], MotionPast.unpacked(summary, self.grid))
             both = torch.cat([location, scale.log(), shift, log_scale], 1)
             weight = torch.sigmoid(self.weigh(functional.elu(self.meet(both))) + FIRST)
             y = weight * (location - shift) * torch.exp(-log_scale)
@@ -75,14 +75,14 @@ class MotionEncoderAboveFlow(MotionEncoder):
 
     def __init__(self, grid: MotionGrid, flow: nn.Module) -> None:
         super().__init__(grid)
-        self.flow = flow
+        self._flow = (flow,)  # the flow's own, and no part of this
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
         """Encode noise ``(*batch, C, H, W)`` after its past: ``(*batch, features)``."""
         y = x.reshape(-1, *x.shape[-3:])
         with torch.no_grad(), without_autocast(x.device):  # the frame is given, the flow's or not
             flat = past.reshape(-1, past.shape[-1]).expand(len(y), -1)
-            shift, log_scale = _predicted(self.flow, MotionPast.unpacked(flat, self.grid))
+            shift, log_scale = _predicted(self._flow[0], MotionPast.unpacked(flat, self.grid))
             frames = shift + log_scale.exp() * y
         return super().forward(frames.reshape(x.shape), past)
 

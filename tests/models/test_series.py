@@ -100,7 +100,7 @@ def test_what_explodes_is_not_taken() -> None:
     x = growth * (1 + 1e-3 * torch.randn(20, 1, generator=generator))
     conditioner = LinearConditioner(1, lags=2)
     estimate_linear(conditioner, [(x, None)])
-    assert _largest_root(conditioner, conditioner.weight.double()) <= LARGEST_ROOT
+    assert _largest_root(conditioner, conditioner.weight.detach().double()) <= LARGEST_ROOT
 
 
 def test_covariates_are_used() -> None:
@@ -123,7 +123,7 @@ def test_degrees_of_freedom_are_found() -> None:
     for changes in (heavy, light):
         base = JointStudentT(1)
         estimate_series(series_model((1,), base=base), [(changes.cumsum(0), None)])
-        found.append(float(base.df))
+        found.append(float(base.df.detach()))
     assert found[0] < 5 < 20 <= found[1]
 
 

@@ -318,9 +318,6 @@ CHAINS: dict[str, Case] = {
     "lstm-context+lstm-context": chain(
         _lstm(context_features=3), _lstm(context_features=3), context=3
     ),
-    "mlp-2+mixing+linear": chain(
-        _mlp(2), lambda: triangular_mixing(2), lambda: affine(linear(lags=3), None)
-    ),
     "difference+difference": chain(TemporalDifference, TemporalDifference),
     "mlp-2+difference": chain(_mlp(2), TemporalDifference),
     "difference+mlp-2-given": chain(TemporalDifference, _mlp(2, None)),
@@ -437,6 +434,9 @@ NOT_AFFINE: dict[str, Case] = {
     **SPLINES,
     **MIXINGS,
     "warped": Case(Warped),
+    "mlp-2+mixing+linear": chain(
+        _mlp(2), lambda: triangular_mixing(2), lambda: affine(linear(lags=3), None)
+    ),
     "mlp-2-given+warped": chain(_mlp(2, None), Warped),
     "hierarchy-with-warped": Case(
         lambda: TemporalHierarchy([Warped(), TemporalChain([_level(1, 1), Warped()])], [1, 1])
