@@ -38,7 +38,7 @@ assert where.is_relative_to(pathlib.Path(sys.argv[1]).resolve()), where
 PY
 "$work/env/bin/afslvm" --help >"$work/help.txt"
 "$work/env/bin/afslvm" recipes >"$work/recipes.txt"
-for recipe in "$root"/models/small/*.py; do
+for recipe in "$root"/models/{small,series}/*.py; do
   grep -q "^$(basename "$recipe" .py) " "$work/recipes.txt" || { echo "wheel: no $recipe" >&2; exit 1; }
 done
 grep -q train "$work/help.txt" || { cat "$work/help.txt" >&2; exit 1; }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pyro_afslvm import recipes
 from pyro_afslvm.data import SequenceSource, choose_dequantization
 from pyro_afslvm.runs.checkpoint import save_checkpoint
 from pyro_afslvm.runs.recipe import Recipe, load_recipe, remember
@@ -14,23 +15,19 @@ from pyro_afslvm.training.choice import SECONDS, Candidate, Choice, choose
 from pyro_afslvm.utils.files import write_atomically
 from pyro_afslvm.utils.tables import table_text
 
-FOLDER = Path("models/series")
 
-
-def series_recipes(paths: Sequence[str]) -> list[Recipe]:
-    """Load recipes by their files, or those of the folder ``models/series``.
+def series_recipes(chosen: Sequence[str]) -> list[Recipe]:
+    """Load recipes by their names or files, or all that are for series.
 
     Raises:
-        ValueError: where there are none.
+        ValueError: where one that is named is not there.
     """
-    files = [Path(path) for path in paths] or sorted(FOLDER.glob("*.py"))
-    if not files:
-        raise ValueError(f"auto found no recipes in {FOLDER}: name some by --recipes")
-    return [load_recipe(file) for file in files]
+    files = [recipes.resolve(recipe) for recipe in chosen]
+    return [load_recipe(file) for file in files or sorted(recipes.folder("series").glob("*.py"))]
 
 
 def train_auto(
-    recipes: Sequence[Recipe], source: SequenceSource, out: Path, settings: TrainSettings
+    candidates: Sequence[Recipe], source: SequenceSource, out: Path, settings: TrainSettings
 ) -> tuple[Run, str]:
     """Try recipes on series, keep the best as a run, and give the table of all.
 
@@ -40,7 +37,7 @@ def train_auto(
     """
     dequantization = choose_dequantization(settings.dequantization, source)
     choice = choose(
-        recipes,
+        candidates,
         source,
         seconds=settings.seconds or SECONDS,
         seed=settings.seed,

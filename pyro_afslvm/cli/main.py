@@ -53,7 +53,7 @@ def _train_parser() -> ArgumentParser:
         type=str,
         nargs="+",
         default=[],
-        help="what auto tries (default: all in models/series), together for --seconds",
+        help="what auto tries (default: all for series), together for --seconds",
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_argument("--out", type=str | None, help="run folder (default: runs/FOLDER_RECIPE)")

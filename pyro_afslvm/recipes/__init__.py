@@ -1,4 +1,4 @@
-"""Ready recipes by name: the small family, which the wheel holds and a checkout has in models/.
+"""Ready recipes by name: the small family and that of series, in the wheel and in models/.
 
 Example:
     >>> find("slvm_af1").name
@@ -10,25 +10,30 @@ Example:
 from difflib import get_close_matches
 from pathlib import Path
 
-_INSTALLED = Path(__file__).parent / "small"  # where the wheel has models/small
-_CHECKOUT = Path(__file__).parents[2] / "models" / "small"
+FAMILIES = ("small", "series")
+_INSTALLED = Path(__file__).parent  # where the wheel has models/small and models/series
+_CHECKOUT = Path(__file__).parents[2] / "models"
 
 
-def folder() -> Path:
-    """The folder of the recipes.
+def folder(family: str = "small") -> Path:
+    """The folder of a family of recipes.
 
     Raises:
         FileNotFoundError: The package was copied without them.
     """
-    for place in (_INSTALLED, _CHECKOUT):
+    for place in (_INSTALLED / family, _CHECKOUT / family):
         if place.is_dir():
             return place
-    raise FileNotFoundError(f"{_INSTALLED}: this copy of the package holds no recipes")
+    raise FileNotFoundError(f"{_INSTALLED / family}: this copy of the package holds no recipes")
 
 
 def names() -> list[str]:
     """Names of the recipes, sorted."""
-    return sorted(path.stem for path in folder().glob("*.py"))
+    return sorted(_files())
+
+
+def _files() -> dict[str, Path]:
+    return {path.stem: path for family in FAMILIES for path in folder(family).glob("*.py")}
 
 
 def find(name: str) -> Path:
@@ -37,12 +42,12 @@ def find(name: str) -> Path:
     Raises:
         ValueError: There is none of that name.
     """
-    known = names()
+    known = _files()
     if name not in known:
         near = get_close_matches(name, known, n=1)
         guess = f"did you mean {near[0]}?" if near else "`afslvm recipes` lists those there are"
         raise ValueError(f"there is no recipe {name}: {guess}")
-    return folder() / f"{name}.py"
+    return known[name]
 
 
 def resolve(recipe: str) -> Path:

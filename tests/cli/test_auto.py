@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_afslvm.cli.auto import series_recipes
 from pyro_afslvm.cli.main import main
 from pyro_afslvm.runs.checkpoint import load_checkpoint
 from pyro_afslvm.training.baselines import baselines
@@ -39,13 +40,16 @@ def test_the_best_becomes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "nats/dim" in capsys.readouterr().out
 
 
-def test_without_recipes_it_says_so(
+def test_recipes_are_found_by_name_from_anywhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.save(tmp_path / "x.npy", series())
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "auto", "--data", "Arrays", "--data.path", "x.npy"]) == 2
-    assert "auto found no recipes in models/series" in capsys.readouterr().err
+    chosen = ["--recipes", "series_linear", "--seconds", "1"]
+    assert main(["train", "auto", "--data", "x.npy", *chosen]) == 0
+    assert len(series_recipes([])) == len([*(ROOT / "models/series").glob("*.py")])
+    assert main(["train", "auto", "--data", "x.npy", "--recipes", "series_liner"]) == 2
+    assert "did you mean series_linear?" in capsys.readouterr().err
 
 
 def test_baselines_know_an_autoregression_from_a_walk() -> None:
