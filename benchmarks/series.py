@@ -219,6 +219,8 @@ def _write(
     protocol = {
         "ll": "nats per dimension of test frames, one step ahead, in the units of the data",
         "crps": "over horizons and features, each divided by its mean size; from the context alone",
+        "caution": "recipes were made with a view of these four sets, at times of their test "
+        "scores: figures may flatter",
         "windows": "as protocol.py beside the data cuts them; chosen on validation alone",
         "samples": options.samples,
         "particles_of_bounds": PARTICLES,
