@@ -10,6 +10,8 @@ Example:
 from difflib import get_close_matches
 from pathlib import Path
 
+from pyro_afslvm.moved import old_names
+
 FAMILIES = ("small", "series")
 _INSTALLED = Path(__file__).parent  # where the wheel has models/small and models/series
 _CHECKOUT = Path(__file__).parents[2] / "models"
@@ -64,3 +66,6 @@ def resolve(recipe: str) -> Path:
 def summary(path: Path) -> str:
     """First line of a recipe's docstring."""
     return path.read_text(encoding="utf-8").partition("\n")[0].strip('"').strip()
+
+
+__getattr__ = old_names(__name__)

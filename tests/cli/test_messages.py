@@ -48,7 +48,7 @@ def test_options_that_cannot_be(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected one of the commands train, evaluate, sample, forecast, report, data"),
+        ((), "expected one of the commands train, evaluate, sample, forecast, recipes, report, data"),
         (("data",), "expected one of the commands prepare, inspect"),
         (("train",), "the following arguments are required: recipe"),
         (("data", "prepare"), "the following arguments are required: --data"),
