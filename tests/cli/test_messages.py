@@ -15,6 +15,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+COMMANDS = "train, evaluate, sample, forecast, recipes, report, data"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -48,7 +51,7 @@ def test_options_that_cannot_be(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected one of the commands train, evaluate, sample, forecast, recipes, report, data"),
+        ((), f"expected one of the commands {COMMANDS}"),
         (("data",), "expected one of the commands prepare, inspect"),
         (("train",), "the following arguments are required: recipe"),
         (("data", "prepare"), "the following arguments are required: --data"),
