@@ -29,6 +29,8 @@ class TrainSettings:
         steps: optimizer steps; by default ``STEPS`` of the recipe, a number, or a number for
             each data set by its name, of which others take the first.
         seconds: stop after so many seconds of training, whatever the steps.
+        clock: of those seconds: ``wall``, or ``process``, the time that processors spent on this
+            process in all its threads, which other work on them leaves as it is.
         batch_size: sequences per step and process, so that n processes take n times as many;
             by default ``BATCH_SIZE`` of the recipe, likewise.
         learning_rate: of Adam; by default ``LEARNING_RATE`` of the recipe.
@@ -72,6 +74,7 @@ class TrainSettings:
 
     steps: int | None = None
     seconds: float | None = None
+    clock: Literal["wall", "process"] = "wall"
     batch_size: int | None = None
     learning_rate: float | None = None
     warmup: int = 0

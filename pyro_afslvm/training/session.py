@@ -138,15 +138,16 @@ class Session:
             forward=self._forward,
             backward=self._backward,
         )
+        now = time.process_time if self.settings.clock == "process" else time.perf_counter
         try:
-            clock = time.perf_counter()
+            start = now()
             for loss in losses:
-                stop = self._after_step(loss, time.perf_counter() - clock)
+                stop = self._after_step(loss, now() - start)
                 if self.is_done:
                     break
                 if stop:
                     raise KeyboardInterrupt
-                clock = time.perf_counter()
+                start = now()
         except DivergenceError as error:
             self._give_up(error)
 

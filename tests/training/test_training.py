@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import textwrap
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -361,6 +362,18 @@ def test_seconds_end_training(recipe, source, tmp_path):
     assert 0.5 <= state["seconds"] < 5
     again = train(recipe, source, run.path, settings(seconds=0.5, steps=10**6), resume=True)
     assert load_checkpoint(again.last)["step"] == state["step"]  # the budget is spent
+
+
+def test_seconds_may_be_those_of_the_processor(recipe, source, tmp_path):
+    hook = register_optimizer_step_post_hook(lambda *_: time.sleep(0.1))  # others work
+    try:
+        spent = settings(seconds=0.2, clock="process", steps=10**6)
+        run = train(recipe, source, tmp_path / "run", spent)
+    finally:
+        hook.remove()
+    state = load_checkpoint(run.last)
+    assert 0.2 <= state["seconds"] < 1
+    assert state["step"] > 2  # as many as there would be by the wall's clock
 
 
 def test_patience_ends_training(source, tmp_path):
