@@ -41,7 +41,7 @@ setup: .venv/.installed  ## make .venv with the pinned versions (a second call d
 demo: setup  ## train five small models on moving digits, write report.html (5 minutes)
 	@$(PY) -m inference.demo $(ARGS)
 
-test: setup  ## run the test suite (at most 5 minutes on 2 cores)
+test: setup  ## run the test suite (about 7 minutes on 2 cores)
 	@$(ONE_THREAD) $(PY) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 doctest: setup  ## run the examples in the library's docstrings

@@ -15,7 +15,6 @@ from pyro_afslvm.utils.files import write_json
 
 SHIPPED = Path(__file__).parent / "pretrained"
 MOST_BYTES = 4 * 2**20  # of a model's weights
-FILES = ("settings.json", "recipe.py", "metrics.csv", "claim.json", "weights.safetensors")
 CLAIM = ("nats_per_dim", "nats_per_dim_error", "num_sequences", "protocol", "train_seconds")
 
 

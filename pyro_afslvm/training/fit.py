@@ -12,7 +12,6 @@ import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_afslvm.guides.base import ForwardGuide
 from pyro_afslvm.models.base import SequenceBatch, SequenceModel, context_length
 from pyro_afslvm.models.inputs import as_context, as_frames, as_lengths, without_padding
 from pyro_afslvm.models.pair import Pair
@@ -94,11 +93,9 @@ def fit(
     if guide is None and isinstance(model, SequenceModel) and model.sites:
         raise ValueError(f"expected a guide for the latents {', '.join(model.sites)}, got none")
     _warn_of_values(model, data)
-    if guide is not None:
-        first = _rows(torch.arange(min(batch_size, len(data))), model, data, lengths, context)
-        if batch_size < len(data):
-            _check_amortized(model, guide, *first)
-        _check_sites(model, guide, *first)
+    if guide is not None and batch_size < len(data):
+        first = torch.arange(batch_size)
+        _check_amortized(model, guide, *_rows(first, model, data, lengths, context))
     loss = BoundLoss(Pair(model, guide), elbo or Trace_ELBO())  # type: ignore[arg-type]
     optimizer = torch.optim.Adam([{"params": [*loss.parameters()]}], learning_rate)
     losses = descend(
@@ -169,33 +166,6 @@ def _warn_of_values(model: nn.Module, data: Tensor) -> None:
 
 
 @torch.no_grad()
-def _check_sites(
-    model: nn.Module,
-    guide: Callable[..., Any],
-    x: Tensor,
-    lengths: Tensor | None,
-    context: Tensor | None,
-) -> None:
-    """Refuse a guide that leaves out latents of the model, which Pyro would draw from the prior."""
-    wanted = model.sites if isinstance(model, SequenceModel) else ()
-    if not wanted or isinstance(guide, ForwardGuide):  # whose sites are the model's
-        return
-    with torch.random.fork_rng(), evaluating(model, guide), one_line_errors():
-        trace = poutine.trace(guide).get_trace(x, **_given(lengths, context))
-    if left_out := [site for site in wanted if site not in trace]:
-        raise ValueError(
-            f"expected a guide with the model's latents {', '.join(left_out)}, got one with "
-            f"{', '.join(random_sites(trace)) or 'none'}"
-        )
-
-
-def _given(lengths: Tensor | None, context: Tensor | None) -> dict[str, Tensor]:
-    """Arguments of a program beside its sequences."""
-    given = zip(("lengths", "covariates"), (lengths, context), strict=True)
-    return {name: value for name, value in given if value is not None}
-
-
-@torch.no_grad()
 def _check_amortized(
     model: nn.Module,
     guide: Callable[..., Any],
@@ -207,7 +177,8 @@ def _check_amortized(
 
     It is run on a batch and then on part of one: parameters of single sequences do not fit.
     """
-    options = _given(lengths, context)
+    given_too = zip(("lengths", "covariates"), (lengths, context), strict=True)
+    options = {name: value for name, value in given_too if value is not None}
     count = len(x)
     part = count - 1 if count > 1 else 2
     with torch.random.fork_rng(), evaluating(model, guide), one_line_errors():

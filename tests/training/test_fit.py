@@ -357,15 +357,3 @@ def test_data_without_an_upper_bound_are_named(data: Tensor, message: str) -> No
     model = FlowModel(TemporalAffine(ConvConditioner(1, hidden=4, window=1)), (1, 8, 8))
     with pytest.warns(UserWarning, match=message):
         fit(model, None, data, steps=1, progress=False)
-
-
-def test_a_guide_without_the_models_latents_is_refused() -> None:
-    (model, _), data = slvm(), autoregression(num_sequences=5)
-
-    def others(x: Tensor) -> None:
-        pyro.sample("w", dist.Normal(pyro.param("loc", torch.zeros(())), 1.0))
-
-    for guide, sites in ((others, "w"), (lambda x: None, "none")):
-        for size in (2, 5):
-            with pytest.raises(ValueError, match=f"latents z, got one with {sites}$"):
-                fit(model, guide, data, steps=1, batch_size=size, progress=False)
