@@ -65,9 +65,9 @@ format: setup  ## let ruff format and fix what it can
 wheel: setup  ## build the wheel, install it alone elsewhere, run the transform tests there
 	@$(ONE_THREAD) bash scripts/check_wheel.sh
 
-docs: .venv/.docs  ## build the site in docs/_build, without a network; a warning is an error
-	@$(ONE_THREAD) $(PY) -m sphinx -q -b html -W --keep-going docs docs/_build
-	@echo "open docs/_build/index.html"
+docs: .venv/.docs  ## build the site in docs/_build/html, without a network; a warning is an error
+	@$(ONE_THREAD) $(PY) -m sphinx -q -b html -W --keep-going docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 .venv/.docs: .venv/.installed
 	@echo "docs: Sphinx and its parts"

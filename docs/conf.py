@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import pyro_afslvm
@@ -10,7 +11,6 @@ import pyro_afslvm
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE / "_ext"))
-
 
 
 def _lines_of_parts() -> dict[str, int]:
@@ -22,6 +22,9 @@ def _lines_of_parts() -> dict[str, int]:
         for part, code in found
     }
 
+
+# looking at every member touches old names, too
+warnings.filterwarnings("ignore", r".* is now ", FutureWarning)
 
 project = "pyro_afslvm"
 author = "The pyro_afslvm authors"

@@ -4,10 +4,11 @@ import inspect
 from importlib import import_module
 from typing import Any
 
-import pyro_afslvm
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+
+import pyro_afslvm
 
 EVERYDAY = {id(getattr(pyro_afslvm, name)): name for name in pyro_afslvm.__all__}
 
