@@ -7,6 +7,8 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
+_TIGHT = r'\1<mo form="prefix" lspace="0" rspace="0">\2</mo>'
+
 
 def to_mathml(formula: str, display: str) -> str:
     """Convert LaTeX; lines with ``&`` and ``\\\\`` become a table."""
@@ -15,7 +17,8 @@ def to_mathml(formula: str, display: str) -> str:
     if re.search(r"(?<!\\)&|\\\\", formula):
         formula = rf"\begin{{align*}} {formula} \end{{align*}}"
     mathml: str = convert(formula, display=display)
-    return mathml
+    # "before t" is a sign, not a comparison with the space of one
+    return re.sub(r"(<mrow>)<mo>(&#x0003C;|&#x02264;|&#x0003E;)</mo>", _TIGHT, mathml)
 
 
 def _inline(self: Any, node: nodes.math) -> None:

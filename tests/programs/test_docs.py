@@ -86,6 +86,9 @@ def make_faulty(folder: Path) -> None:
         Image.fromarray(np.full((32, 32), frame, "uint8")).save(clip / f"{frame}.png")
     for name in ("walk", "edited"):
         assert exit_code(f"train vector_af1 --data walk.npy --steps 2 --out runs/{name}") == 0
+    np.save("other.npy", walk[:300, :1])
+    assert exit_code("train vector_af1 --data other.npy --steps 2 --out runs/replaced") == 0
+    np.save("other.npy", 2 * walk[:300, :1])
     with (folder / "runs/edited/recipe.py").open("a") as recipe:
         recipe.write("\n# by another hand\n")
 
@@ -103,7 +106,7 @@ def said(kind: str, text: str, names: dict, capsys: pytest.CaptureFixture) -> st
 def test_faq_has_the_messages_of_the_program(folder: Path, capsys: pytest.CaptureFixture) -> None:
     make_faulty(folder)
     sections = re.findall(
-        r"^### `([^\n]*)`$(.*?)(?=^##)", (DOCS / "faq.md").read_text(), re.M | re.S
+        r"^### `(?:` )?([^\n]*?)(?: `)?`$(.*?)(?=^##)", (DOCS / "faq.md").read_text(), re.M | re.S
     )
     assert len(sections) > 10
     names: dict = {}
