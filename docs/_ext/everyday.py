@@ -33,23 +33,44 @@ def _resolve(
     app: Sphinx, env: BuildEnvironment, node: nodes.Element, content: nodes.TextElement
 ) -> nodes.Element | None:
     """Link an everyday name to its page; leave an inner one as text, if it exists at all."""
-    target = str(node.get("reftarget", ""))
-    if node.get("refdomain") != "py" or not target.startswith("pyro_afslvm."):
+    if node.get("refdomain") != "py":
         return None
-    try:
-        known = EVERYDAY.get(id(_found(target)))
-    except AttributeError:
-        return None  # no such name: the build fails
-    if known is None:
-        return content
+    target, module = str(node.get("reftarget", "")), node.get("py:module")
+    near = [f"{module}.{target}"] if module else []
+    for name in [target, *near]:
+        if not name.startswith("pyro_afslvm."):
+            continue
+        try:
+            known = EVERYDAY.get(id(_found(name)))
+        except AttributeError:
+            continue
+        return content if known is None else _to_everyday(app, env, node, content, known)
+    return None  # no such name: the build fails
+
+
+def _to_everyday(
+    app: Sphinx,
+    env: BuildEnvironment,
+    node: nodes.Element,
+    content: nodes.TextElement,
+    name: str,
+) -> nodes.Element | None:
     found = env.domains.python_domain.resolve_any_xref(
-        env, node["refdoc"], app.builder, f"pyro_afslvm.{known}", node, content
+        env, node["refdoc"], app.builder, f"pyro_afslvm.{name}", node, content
     )
     return found[0][1] if found else None
+
+
+def _plain_fields(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Leave a name out of the pages of packages if the page of everyday names has it."""
     app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _resolve)
+    app.connect("autodoc-process-docstring", _plain_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
