@@ -24,6 +24,7 @@ PAGES = (
     "load_run",
     "training",
     "figures",
+    "gallery",
     "coming_from",
 )
 BLOCK = re.compile(r"```(python|console)\n(.*?)```", re.DOTALL)
