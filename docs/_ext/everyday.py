@@ -1,6 +1,7 @@
 """The reference says each name once: under ``pyro_afslvm`` what users import from there."""
 
 import inspect
+import re
 from importlib import import_module
 from typing import Any
 
@@ -68,9 +69,28 @@ def _plain_fields(
         lines.clear()
 
 
+def _back_to_reference(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Source pages lead back to names as the reference has them, not as their first neighbour."""
+    if not page.startswith("_modules/pyro_afslvm"):
+        return
+    objects = app.env.domains.python_domain.objects
+    module = page.removeprefix("_modules/").replace("/", ".")
+    packages = [module.rsplit(".", up)[0] for up in range(module.count(".") + 1)]
+
+    def corrected(link: re.Match[str]) -> str:
+        found = [f"{package}.{link[2]}" for package in (link[1], *packages)]
+        return next((f"#{objects[name].node_id}" for name in found if name in objects), link[0])
+
+    wrong = re.compile(r"#(pyro_afslvm(?:\.[a-z]\w*)*)\.(\w+(?:\.\w+)?)(?=\")")
+    context["body"] = wrong.sub(corrected, context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Leave a name out of the pages of packages if the page of everyday names has it."""
     app.connect("autodoc-skip-member", _skip)
     app.connect("missing-reference", _resolve)
+    app.connect("html-page-context", _back_to_reference)
     app.connect("autodoc-process-docstring", _plain_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
