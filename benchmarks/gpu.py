@@ -12,6 +12,7 @@ divide the work.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +66,7 @@ def measure(
     sizes: Sizes,
     device: torch.device,
     keep: Keep,
+    ways: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Measure the sections; ``keep`` is called with what there is after each step.
 
@@ -84,7 +86,7 @@ def measure(
             frames = sizes.batch_sizes[0] * (sizes.frames + 2)
             found["ceilings"] = ceilings(sizes.product, frames, sizes.size, sizes.repeats, device)
             keep(found)
-        for section, of in (("steps", steps), ("rollouts", rollouts)):
+        for section, of in (("steps", partial(steps, names=ways)), ("rollouts", rollouts)):
             if section in sections:
                 found[section] = {}
                 _measure(of, recipes, sizes, device, found[section], lambda: keep(found))
@@ -145,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", type=Literal["cuda", "cpu"], default="cuda")
     parser.add_argument("--recipes", type=list[str], default=list(RECIPES))
     parser.add_argument("--only", type=list[Section], default=list(SECTIONS), help="these sections")
+    parser.add_argument("--ways", type=list[str] | None, help="of a step, by name; default: all")
     parser.add_class_arguments(Sizes, as_group=True)
     options = parser.parse_args(arguments)
     return run_program("gpu", lambda: benchmark(options))
@@ -164,7 +167,7 @@ def benchmark(options: Any) -> None:
         print(f"measured so far: {', '.join(found)}", file=sys.stderr, flush=True)
 
     device = torch.device(options.device)
-    found = measure(options.recipes, options.only, sizes, device, keep)
+    found = measure(options.recipes, options.only, sizes, device, keep, options.ways)
     print(table(found))
 
 

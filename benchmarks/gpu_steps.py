@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -162,13 +162,16 @@ def _peak(device: torch.device, before: int) -> dict[str, Any]:
 # training steps ------------------------------------------------------------------------------
 
 
-def steps(work: Work, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Every way to do a step: seconds, bytes, and operations a second."""
+def steps(
+    work: Work, repeats: int, device: torch.device, names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Every way to do a step, or those that are named: seconds, bytes, operations a second."""
     torch.compiler.reset()  # what was compiled for other models counts towards its limits
-    reasons = {way.name: way.missing(device) for way in WAYS}
+    ways = [way for way in WAYS if names is None or way.name in names]
+    reasons = {way.name: way.missing(device) for way in ways}
     prepare = {
         way.name: lambda way=way: training_step(way, work, device)
-        for way in WAYS
+        for way in ways
         if reasons[way.name] is None
     }
     with tf32(True):

@@ -30,11 +30,16 @@ class TrainingStep:
         module: with the parameters, on their device.
         loss: of the module, on data that stay where they are in memory.
         precision: of the networks.
-        learning_rate: of Adam.
+        learning_rate: of Adam; a tensor may be changed between repetitions.
     """
 
     def __init__(
-        self, module: nn.Module, loss: Loss, precision: Precision, *, learning_rate: float = 1e-4
+        self,
+        module: nn.Module,
+        loss: Loss,
+        precision: Precision,
+        *,
+        learning_rate: float | Tensor = 1e-4,
     ) -> None:
         self.parameters = list(module.parameters())
         self.device = self.parameters[0].device

@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from pyro_afslvm.guides.base import ForwardGuide, encoded
 from pyro_afslvm.models.base import SequenceBatch
 from pyro_afslvm.models.slvm import SLVM
+from pyro_afslvm.networks.recurrent import LSTM
 from pyro_afslvm.transforms import InverseAutoregressive, LSTMConditioner, TemporalAffine
 
 
@@ -51,7 +52,7 @@ class SmoothingGuide(ForwardGuide):
         )
         super().__init__(model, TemporalAffine(posterior), iaf=iaf)
         self.encoder = encoder
-        self.summary = nn.LSTM(features, summary, batch_first=True, bidirectional=True)
+        self.summary = LSTM(features, summary, batch_first=True, bidirectional=True)
         self._features = features
 
     def context(self, batch: SequenceBatch) -> Tensor:

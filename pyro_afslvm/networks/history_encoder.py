@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.networks.layers import without_autocast
+from pyro_afslvm.networks.recurrent import LSTM
 
 Hidden = tuple[Tensor, Tensor]
 
@@ -46,7 +47,7 @@ class HistoryEncoder(nn.Module):
         size: int = encoder.features  # type: ignore[assignment]
         self.encoder = encoder
         self.start = nn.Parameter(torch.zeros(size))
-        self.lstm = nn.LSTM(size, hidden, batch_first=True) if hidden else None
+        self.lstm = LSTM(size, hidden, batch_first=True) if hidden else None
         self.features = hidden or size
 
     def forward(self, y: Tensor, history: Tensor | None = None) -> Tensor:

@@ -202,7 +202,9 @@ class PatchConvolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H', W')
         if x.device.type != "cpu":
-            return super().forward(x)
+            y = super().forward(x)
+            # one channel is last and first: accelerators would go on with channels first
+            return y if is_wrapped(y) else y.contiguous(memory_format=torch.channels_last)
         (height, breadth), (down, right) = self.kernel_size, self.stride
         above, left = cast(tuple[int, int], self.padding)
         padded = functional.pad(x, (left, left, above, above))

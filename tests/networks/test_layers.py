@@ -45,6 +45,12 @@ def test_patch_convolution_is_convolution(channels: int, options: tuple[int, ...
     same_layer(mine, theirs, torch.randn(4, channels, 12, 10, dtype=torch.float64))
 
 
+def test_patch_convolution_elsewhere_has_channels_last() -> None:
+    x = torch.zeros(4, 1, 12, 10, device="meta")
+    y = PatchConvolution(1, 6, 3, padding=1).to("meta")(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_pixel_projection_is_transposed_convolution() -> None:
     mine = PixelProjection(5, 6, (3, 4)).double()
     theirs = nn.ConvTranspose2d(5, 6, (3, 4)).double()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_afslvm.networks.layers import in_full_precision, without_autocast
+from pyro_afslvm.networks.recurrent import LSTM
 from pyro_afslvm.transforms.conditioners.causal import CausalConditioner, by_entry, with_context
 
 
@@ -64,7 +65,7 @@ class LSTMConditioner(CausalConditioner):
         self.pre_network = pre_network or nn.Identity()
         with torch.no_grad():
             inputs = self.pre_network(torch.zeros(1, features)).shape[-1] + context_features
-        self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
+        self.lstm = LSTM(inputs, hidden, layers, batch_first=True)
         self.initial_hidden = nn.Parameter(torch.zeros(layers, hidden))
         self.initial_cell = nn.Parameter(torch.zeros(layers, hidden))
         self.heads = nn.Linear(hidden, num_parameters * features)
