@@ -15,7 +15,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1# each worker, so that they do 
 
 export TORCH_INDEX
 
-.PHONY: help setup demo test bench lint format doctest notebooks wheel clean
+.PHONY: help setup demo test bench lint format doctest notebooks wheel docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -65,6 +65,15 @@ format: setup  ## let ruff format and fix what it can
 wheel: setup  ## build the wheel, install it alone elsewhere, run the transform tests there
 	@$(ONE_THREAD) bash scripts/check_wheel.sh
 
+docs: .venv/.docs  ## build the site in docs/_build/html, without a network; a warning is an error
+	@$(ONE_THREAD) $(PY) -m sphinx -q -b html -W --keep-going docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+.venv/.docs: .venv/.installed
+	@echo "docs: Sphinx and its parts"
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	@touch $@
+
 clean:  ## remove .venv, caches and builds (runs/ stays)
-	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv build dist docs/_build docs/notebooks .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,7 +40,7 @@ class SequenceDataset(Dataset[Tensor], abc.ABC):
 
     @abc.abstractmethod
     def frames(self, k: int) -> Values:
-        """Sequence ``k`` as an array (T, *frame_shape) of its own."""
+        """Sequence ``k`` as an array ``(T, *frame_shape)`` of its own."""
 
     def context(self, k: int) -> Covariates:
         """Covariates of the frames of sequence ``k``: (T, context_features)."""

@@ -34,7 +34,7 @@ class TopDownLayer(nn.Module):
         self.up = doubling(width, width) if doubled else None
 
     def prior_of(self, features: Tensor) -> Gaussian:
-        """p(z_l | z_>l), from the features that come from above."""
+        """``p(z_l | z_>l)``, from the features that come from above."""
         return gaussian(on_frames(self.prior, elu(features), 3), -3)
 
     def below(self, features: Tensor, z: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class ResNetVAE(ImageModel):
     def prior(
         self, layer: TopDownLayer, features: Tensor, batch_shape: tuple[int, ...]
     ) -> dist.TorchDistribution:
-        """p(z_l | z_>l): event ``(T, channels, H_l, W_l)``."""
+        """``p(z_l | z_>l)``: event ``(T, channels, H_l, W_l)``."""
         of_z = layer.prior_of(features)
         batch, length = batch_shape
         if of_z.mean.ndim == 3:  # the top, the same for every image
@@ -222,7 +222,7 @@ class ResNetVAEGuide(ImageGuide):
         return latents
 
     def posterior(self, index: int, below: Tensor, above: Tensor) -> dist.TorchDistribution:
-        """q(z_l | z_>l, x): event ``(T, channels, H_l, W_l)``.
+        """``q(z_l | z_>l, x)``: event ``(T, channels, H_l, W_l)``.
 
         Args:
             index: of the layer, the top one first.
