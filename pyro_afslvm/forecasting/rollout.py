@@ -57,8 +57,8 @@ def rollout(
         horizon: frames to sample.
         num_samples: futures of each sequence.
         temperature: factor of the N(0, I) draws behind future latents and frames; 0 for the
-            mode of every step, 1 for samples of the model. The latents of ``x`` are drawn from
-            the guide whatever it is.
+            centre of every step (the median of a mixture), 1 for samples of the model. The
+            latents of ``x`` are drawn from the guide whatever it is.
         chunk: samples at a time.
         lengths: ``(batch,)``; the future of a sequence follows its own last frame.
         context: covariates of all frames, those to come too: ``(batch, T + horizon, features)``,

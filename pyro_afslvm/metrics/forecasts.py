@@ -1,5 +1,6 @@
 """Scores of forecasts that come as samples."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,34 @@ def coverage(
     return found if several else found[0]
 
 
+def squared_error(samples: Array, truth: Array, *, lengths: Array | None = None) -> Tensor:
+    r"""Squared error of the samples' mean, summed over the entries of a frame.
+
+    .. math:: \sum\nolimits_i \bigl(\tfrac{1}{S} \sum\nolimits_s x_{si} - y_i\bigr)^2
+
+    Networks of video prediction are compared by it, of pixels in [0, 1]. Lower is better.
+
+    Args:
+        samples: futures (S, N, H, \*frame), one or more of each.
+        truth: the true futures, (N, H, \*frame).
+        lengths: (N,) whole numbers, 0 to H: how many frames of each future count.
+
+    Returns:
+        (N, H) in float64; NaN where a frame does not count.
+
+    Raises:
+        ValueError: as for :func:`crps`, but one sample will do.
+
+    >>> import torch
+    >>> squared_error(torch.tensor([[[0.0]], [[1.0]]]), torch.tensor([[3.0]]))
+    tensor([[6.2500]], dtype=torch.float64)
+    """
+    given = forecasts(samples, truth, lengths, at_least=1)
+    entries = math.prod(given.frame_shape)
+    squares = mean_over_pixels(lambda x, y: (x.mean(0) - y).square(), given)
+    return squares.mul_(entries)
+
+
 def energy_score(samples: Array, truth: Array) -> Tensor:
     r"""Energy score of each future as a whole: CRPS of many numbers at once.
 
@@ -141,8 +170,9 @@ def forecast_scores(
         levels: nominal probabilities of the central intervals.
 
     Returns:
-        ``crps``, of video ``psnr`` and (of frames of at least 6 × 6 pixels) ``ssim`` of the
-        best sample, with dims ``(sequence, time_future)``; ``coverage`` with
+        ``crps``, ``squared_error``, of video ``psnr`` and (of frames of at least 6 × 6 pixels)
+        ``ssim`` of the best sample and ``ssim_of_mean`` of the samples' mean, with dims
+        ``(sequence, time_future)``; ``coverage`` with
         ``(level, sequence, time_future)``. NaN where a frame does not count, so that
         ``scores.mean("sequence")`` is over those that do.
 
@@ -152,18 +182,20 @@ def forecast_scores(
     >>> import torch
     >>> scores = forecast_scores(torch.rand(5, 2, 3, 1, 8, 8), torch.rand(2, 3, 1, 8, 8))
     >>> sorted(scores)
-    ['coverage', 'crps', 'psnr', 'ssim']
+    ['coverage', 'crps', 'psnr', 'squared_error', 'ssim', 'ssim_of_mean']
     >>> dict(scores.sizes)
     {'sequence': 2, 'time_future': 3, 'level': 2}
     """
     import xarray as xr
 
     frame_shape = tuple(truth.shape[2:])
-    scores = {"crps": crps(samples, truth, lengths=lengths)}
+    scores = {score.__name__: score(samples, truth, lengths=lengths) for score in SCORES}
     if len(frame_shape) == 3:
         scores["psnr"] = psnr(samples, truth, lengths=lengths)
         if min(frame_shape[1:]) > BORDER:
             scores["ssim"] = ssim(samples, truth, lengths=lengths)
+            mean = samples.mean(0, keepdims=True)
+            scores["ssim_of_mean"] = ssim(mean, truth, lengths=lengths)
     dims = ("sequence", "time_future")
     inside = coverage(samples, truth, level=list(levels), lengths=lengths)
     return xr.Dataset(
@@ -185,9 +217,15 @@ def _crps(samples: Tensor, truth: Tensor) -> Tensor:  # (S, F, P), (F, P) -> (F,
     return errors.abs().mean(-1) - errors @ ranks / (size * (size - 1))
 
 
+SCORES = (crps, squared_error)
 _ATTRIBUTES = {
     "crps": {"long_name": "continuous ranked probability score", "units": "1"},
     "psnr": {"long_name": "peak signal-to-noise ratio of the best sample", "units": "dB"},
     "ssim": {"long_name": "structural similarity of the best sample", "units": "1"},
+    "ssim_of_mean": {"long_name": "structural similarity of the samples' mean", "units": "1"},
+    "squared_error": {
+        "long_name": "squared error of the samples' mean, summed over a frame",
+        "units": "1",
+    },
     "coverage": {"long_name": "fraction inside the central interval", "units": "1"},
 }

@@ -12,10 +12,16 @@ from torchmetrics.functional.image import (
 )
 
 from pyro_afslvm import rollout
-from pyro_afslvm.metrics import coverage, crps, forecast_scores, inputs, psnr, ssim
+from pyro_afslvm.metrics import coverage, crps, forecast_scores, inputs, psnr, squared_error, ssim
 from tests.support.guides import sequences, system
 
-SCORES = {"crps": crps, "coverage": coverage, "psnr": psnr, "ssim": ssim}
+SCORES = {
+    "crps": crps,
+    "coverage": coverage,
+    "psnr": psnr,
+    "ssim": ssim,
+    "squared_error": squared_error,
+}
 
 
 def video(num_samples: int = 4, batch: int = 3, horizon: int = 5) -> tuple[Tensor, Tensor]:
@@ -258,6 +264,12 @@ def test_images_only() -> None:
         ssim(small[None], small)
 
 
+def test_squared_error_by_hand() -> None:
+    samples, truth = video()
+    expected = (samples.double().mean(0) - truth.double()).square().flatten(2).sum(-1)
+    torch.testing.assert_close(squared_error(samples, truth), expected, rtol=1e-5, atol=0)
+
+
 # ---- together ----
 
 
@@ -265,10 +277,12 @@ def test_scores_in_one_data_set() -> None:
     samples, truth = video()
     lengths = torch.tensor([5, 1, 2])
     scores = forecast_scores(samples, truth, lengths=lengths, levels=(0.5, 0.9))
-    for name in ("crps", "psnr", "ssim"):
+    for name in ("crps", "psnr", "ssim", "squared_error"):
         assert scores[name].dims == ("sequence", "time_future")
         expected = SCORES[name](samples, truth, lengths=lengths)
         np.testing.assert_array_equal(scores[name], expected)
+    mean = ssim(samples.mean(0)[None], truth, lengths=lengths)
+    np.testing.assert_array_equal(scores["ssim_of_mean"], mean)
     at_90 = scores["coverage"].sel(level=0.9)
     np.testing.assert_array_equal(at_90, coverage(samples, truth, lengths=lengths))
     assert scores["time_future"].values.tolist() == [1, 2, 3, 4, 5]
@@ -280,9 +294,9 @@ def test_scores_in_one_data_set() -> None:
 
 def test_scores_of_vectors_and_of_small_frames() -> None:
     vectors = forecast_scores(torch.rand(4, 3, 5, 7), torch.rand(3, 5, 7))
-    assert sorted(vectors) == ["coverage", "crps"]
+    assert sorted(vectors) == ["coverage", "crps", "squared_error"]
     small = forecast_scores(torch.rand(4, 1, 2, 1, 4, 4), torch.rand(1, 2, 1, 4, 4))
-    assert sorted(small) == ["coverage", "crps", "psnr"]
+    assert sorted(small) == ["coverage", "crps", "psnr", "squared_error"]
 
 
 def test_forecasts_as_rollout_gives_them():

@@ -376,12 +376,14 @@ def test_rollout_of_video(capsys: Capture) -> None:
     errors = (copied - x[:, 6:]).square().flatten(2).mean(-1)
     by_hand = -10 * errors.log10()
     np.testing.assert_allclose(scores.psnr.sel(forecast="copy"), by_hand, rtol=1e-5)
+    summed = scores.squared_error.sel(forecast="copy")
+    np.testing.assert_allclose(summed, 16**2 * errors, rtol=1e-5)
     table = rollout_program.table(scores)
     titles, names, _, *rows, _, mean = table.splitlines()
     assert titles.split("  ")[-1].strip() == "coverage 90 %"
     assert names.split()[:8] == ["ahead", "T", "=", "1", "T", "=", "0", "copy"]
     assert [row.split()[0] for row in [*rows, mean]] == ["1", "2", "3", "mean"]
-    assert {len(row.split()) for row in [*rows, mean]} == {1 + 3 * 3 + 2}
+    assert {len(row.split()) for row in [*rows, mean]} == {1 + 3 * 5 + 2}
     assert all(picture[:4] == b"\x89PNG" for picture in rollout_program.pictures(found, scores))
 
 
