@@ -52,7 +52,7 @@ def estimate(
     """
     found, names = _checked(values, units)
     shares = _shares(found, weights)
-    return Estimate(float(shares @ found), *_spread(_influence(found, names, shares)))
+    return Estimate(float((shares * found).mean()), *_spread(_influence(found, names, shares)))
 
 
 def difference(
@@ -96,7 +96,7 @@ def difference(
         of_both = found[kept]
         shares = _shares(of_both, None if given is None else np.asarray(given)[kept])
         chosen = [name for name, is_kept in zip(names, kept, strict=True) if is_kept]
-        means.append(float(shares @ of_both))
+        means.append(float((shares * of_both).mean()))
         influences.append(_influence(of_both, chosen, shares))
     apart = {name: influences[0][name] - influences[1][name] for name in influences[0]}
     return Estimate(means[0] - means[1], *_spread(apart))
@@ -115,11 +115,11 @@ def _checked(
 
 
 def _shares(values: NDArray[np.float64], weights: ArrayLike | None) -> NDArray[np.float64]:
-    """Give weights that add up to one."""
+    """Give weights whose mean is one."""
     found = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
     if found.shape != values.shape:
         raise ValueError(f"expected a weight for each of {len(values)} values, got {found.shape}")
-    shares: NDArray[np.float64] = found / found.sum()
+    shares: NDArray[np.float64] = found / found.mean()
     return shares
 
 
@@ -128,7 +128,8 @@ def _influence(
 ) -> dict[Any, float]:
     """Add up what each unit contributes to the mean's distance from its expectation."""
     total: dict[Any, float] = dict.fromkeys(names, 0.0)
-    for name, residual in zip(names, shares * (values - shares @ values), strict=True):
+    residuals = shares * (values - (shares * values).mean()) / len(values)
+    for name, residual in zip(names, residuals, strict=True):
         total[name] += float(residual)
     return total
 
