@@ -1,5 +1,6 @@
 """Odd but sound films: which stream, which proportions, which bits, which time."""
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from PIL import Image
 
+from pyro_afslvm.data import Videos
 from pyro_afslvm.data.videos.decoding import Framing, read_frames, read_header
 
 
@@ -121,3 +124,37 @@ def test_rates_that_are_none(fps: float) -> None:
 def test_settings_that_are_not_used_are_not_part_of_the_protocol() -> None:
     assert not {"fps", "reduce_bits"} & Framing(size=32).describe().keys()
     assert Framing(size=32, fps=10).describe()["fps"] == 10
+
+
+def noted(path: Path, **settings: object) -> list[str]:
+    """What is noted of the films in a folder, each line without the folder."""
+    settings = {"size": 32, "cache": str(path / "cache"), **settings}
+    notes = Videos(path=str(path), **settings).prepare().notes
+    return [note.replace(f"{path}{os.sep}", "") for note in notes]
+
+
+def test_what_a_page_notes_of_films(tmp_path: Path) -> None:
+    film(tmp_path / "a.mp4", levels(*range(10, 250, 10)), aspect=Fraction(4, 3))
+    film(tmp_path / "b.mp4", levels(*range(20, 250, 10)), aspect=Fraction(4, 3))
+    assert "a.mp4 and 1 more: pixels are 4:3, frames are brought to the proportions shown" in (
+        noted(tmp_path)
+    )
+    deep = np.linspace(0, 1000, 20 * 32 * 32).reshape(20, 32, 32).astype(np.uint16)
+    film(tmp_path / "c.mkv", deep, codec="ffv1", format="gray16le")
+    found = noted(tmp_path, reduce_bits=True)
+    assert "c.mkv: of 16 bits of each pixel 8 are kept" in found
+    assert "a.mp4 and 1 more: stored in colours, read as grey; color=rgb keeps them" in found
+    assert not any("colours" in note for note in noted(tmp_path, color="rgb", reduce_bits=True))
+    assert not any("transparency" in note for note in found)
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for i in range(12):
+        Image.fromarray(np.full((40, 40, 4), 20 * i, np.uint8)).save(folder / f"{i}.png")
+    found = noted(tmp_path, reduce_bits=True)
+    assert "clip: transparency is left out" in found
+    assert "a.mp4 and 2 more: stored in colours, read as grey; color=rgb keeps them" in found
+
+
+def test_films_of_grey_and_square_pixels_have_a_rate_alone(tmp_path: Path) -> None:
+    film(tmp_path / "a.mkv", levels(*range(10, 250, 10)), codec="ffv1", format="gray")
+    assert noted(tmp_path) == ["10 frames a second"]
