@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pyro_afslvm.data.videos.pictures import pictures_in
 from pyro_afslvm.data.videos.prefetch import ahead
+from pyro_afslvm.data.videos.timing import read_timing
 from pyro_afslvm.utils.checks import check_minimum
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class VideoHeader(NamedTuple):
         frames: 0 where it does not say.
         height: as stored.
         width: as stored.
-        fps: mean frames a second; ``None`` for pictures of a folder.
+        fps: mean frames a second by time stamps; ``None`` for pictures of a folder.
         varies: whether its pictures come at times that are not even.
         repeated: pictures that are left out of the file, and shown again.
         aspect: width of a pixel over its height, as shown.
@@ -149,17 +150,12 @@ def read_header(path: Path) -> VideoHeader:
         return read_header(files[0])._replace(frames=len(files), fps=None)
     with _open(path) as container:
         stream = _film(path, container)
-        rate, base = stream.average_rate, stream.base_rate
-        seconds = float((stream.duration or 0) * (stream.time_base or 0))
-        even = _counts_frames(stream)
-        expected = round(seconds * float(rate)) if rate and even else 0
+        timing = read_timing(container, stream, counts_frames=_counts_frames(stream))
         return VideoHeader(
             stream.frames,
             stream.height,
             stream.width,
-            float(rate) if rate else None,
-            bool(rate and base and not even and abs(float(base / rate) - 1) > 0.02),
-            max(0, expected - stream.frames) if stream.frames else 0,
+            *timing,
             stream.sample_aspect_ratio or Fraction(1),
             _bits(stream),
             *_channels(stream),

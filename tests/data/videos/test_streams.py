@@ -158,3 +158,45 @@ def test_what_a_page_notes_of_films(tmp_path: Path) -> None:
 def test_films_of_grey_and_square_pixels_have_a_rate_alone(tmp_path: Path) -> None:
     film(tmp_path / "a.mkv", levels(*range(10, 250, 10)), codec="ffv1", format="gray")
     assert noted(tmp_path) == ["10 frames a second"]
+
+
+UNEVEN = [0, 1, 2, 9, 10, 13, 14, 30, 31, 32, 40, 41, 42, 43, 44, 60, 61, 62, 63, 64]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "webm"])
+def test_times_are_those_of_the_time_stamps_whatever_a_header_says(
+    suffix: str, tmp_path: Path
+) -> None:
+    codec = "libvpx" if suffix == "webm" else "mpeg4"
+    shown = levels(*range(10, 210, 10))
+    film(tmp_path / f"a.{suffix}", shown, pts=UNEVEN, codec=codec, rate=30)
+    header = read_header(tmp_path / f"a.{suffix}")
+    assert header.varies
+    assert header.fps == pytest.approx(30 * 19 / 64, rel=0.01)
+    even = film(tmp_path / f"b.{suffix}", shown, codec=codec, rate=30)  # 33 and 34 ms in Matroska
+    assert read_header(even).fps == pytest.approx(30, rel=0.01)
+    assert not read_header(even).varies
+    slow = film(tmp_path / f"c.{suffix}", shown, codec=codec, rate=30, pts=[*range(0, 40, 2)])
+    assert read_header(slow).fps == pytest.approx(15, rel=0.01)
+    assert not read_header(slow).varies
+
+
+def test_pictures_that_an_avi_leaves_out_are_counted(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.avi", levels(*range(10, 210, 10)), pts=UNEVEN)
+    header = read_header(path)
+    assert (header.fps, header.varies, header.repeated) == (pytest.approx(10), False, 65 - 20)
+    notes = noted(tmp_path)
+    assert any("a.avi: 45 pictures are left out of the file" in note for note in notes)
+    assert decode(path).shape[0] == 65
+
+
+def test_a_link_to_nothing_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    film(tmp_path / "a.avi", levels(*range(10, 250, 5)))
+    (tmp_path / "b.avi").symlink_to(tmp_path / "moved.avi")
+    with pytest.raises(ValueError, match=r"b\.avi: a link to .*moved\.avi, which is not there"):
+        noted(tmp_path)
+    films = Videos(path=str(tmp_path), size=32, cache=str(tmp_path / "cache"), skip_bad=True)
+    (left_out,) = films.prepare().left_out
+    assert "b.avi" in left_out
+    with pytest.raises(FileNotFoundError, match=r"b\.avi: no videos: no such file"):
+        Videos(path=str(tmp_path / "b.avi"), size=32, cache=str(tmp_path / "cache")).prepare()
