@@ -142,7 +142,7 @@ class Videos(PreparedSource):
             found += _folders_of_pictures(below, {file.parent for file in found})
         else:
             found = [Path(name) for name in glob.glob(str(place), recursive=True)]
-            found = [f for f in found if f.is_file() or pictures_in(f)]
+            found = [f for f in found if f.is_file() or not f.exists() or pictures_in(f)]
         files = sorted(f for f in found if not f.name.startswith("."))
         if not files:
             looked = f"looked for {', '.join((*SUFFIXES, *PICTURES))}"
