@@ -106,7 +106,7 @@ class Cache(Generic[Found]):
     def find(self, modules: Sequence[nn.Module], inputs: Sequence[Tensor | None]) -> Found | None:
         """Return what was kept if it is of these inputs, else ``None``."""
         kept = self._kept
-        if kept is None or not kept.given.holds(modules, inputs):
+        if kept is None or is_traced() or not kept.given.holds(modules, inputs):
             return None
         intact = all(map(_is_same, kept.value, kept.found))  # who asked first may write to it
         return kept.value if intact else None
@@ -122,7 +122,7 @@ class Cache(Generic[Found]):
             others: the other inputs.
         """
         kept = self._kept
-        if kept is None or kept.value[0] is not value:
+        if kept is None or is_traced() or kept.value[0] is not value:
             return None
         x = kept.given.first
         alike = x is not None and x.shape == value.shape
