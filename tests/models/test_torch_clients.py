@@ -96,8 +96,7 @@ def test_compilation_in_one_graph(name: str) -> None:
     torch.testing.assert_close(compiled(x), module(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("client", ["export", "compile"])
-@each
+@pytest.mark.parametrize(("name", "client"), [("mlp", "export"), ("mlp", "compile")])
 def test_after_it_was_used(name: str, client: str) -> None:
     """What the cache holds of an ordinary evaluation is not compared within a graph."""
     module, x = made(name)
