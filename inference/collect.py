@@ -5,12 +5,14 @@
 All must have been evaluated on the same sequences; differences are paired over these.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from inference.seeds import metric_text
 from inference.table1 import summary
 from pyro_afslvm.cli.console import Parser, run_program
 from pyro_afslvm.metrics.uncertainty import difference
@@ -25,6 +27,8 @@ NATS = "nats_per_dim"
 def differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Differences of nats/dim between every two runs, with standard errors paired by unit.
 
+    Of fewer than five units there is none.
+
     Raises:
         ValueError: if they were evaluated under different protocols.
     """
@@ -36,13 +40,14 @@ def differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
             raise ValueError(f"{better['name']} and {worse['name']} have different protocols")
         values = [result["per_sequence"][NATS] for result in (better, worse)]
         units = (better["per_sequence"]["unit"], worse["per_sequence"]["unit"])
-        estimate = difference(*values, units=units)
+        weights = (better["per_sequence"].get("frames"), worse["per_sequence"].get("frames"))
+        estimate = difference(*values, units=units, weights=weights)
         found.append(
             {
                 "of": better["name"],
                 "less": worse["name"],
                 "mean": estimate.mean,
-                "error": estimate.error,
+                "error": None if math.isnan(estimate.error) else estimate.error,
             }
         )
     return found
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = [Run.open(path) for path in options.runs]
         pairs = differences(runs)
         print(table_text([run.path for run in runs]))
-        rows = [[p["of"], p["less"], f"{p['mean']:+.4f} ± {p['error']:.4f}"] for p in pairs]
+        rows = [[p["of"], p["less"], metric_text(p, 4, sign=True)] for p in pairs]
         print(plain_table(rows, head=["nats/dim of", "less those of", "paired difference"]))
         if options.json:
             write_json(Path(options.json), summary([runs]) | {"differences": pairs})

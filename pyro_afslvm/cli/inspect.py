@@ -7,6 +7,7 @@ import numpy as np
 
 from pyro_afslvm.cli.prepare import prepare_source, prepared_text
 from pyro_afslvm.data.inspection import Inspection, Stretch, inspect_source
+from pyro_afslvm.data.outliers import Outlier
 from pyro_afslvm.data.source import SequenceSource
 from pyro_afslvm.data.splits import SPLITS
 from pyro_afslvm.utils.files import write_atomically
@@ -157,11 +158,8 @@ def _verdict(gain: float) -> str:
 
 def _notes(found: Inspection) -> list[str]:
     notes = []
-    if not found.dequantization.whole_numbers and found.farthest > _FAR:
-        notes.append(
-            f"a value is {found.farthest:.0f} standard deviations from the mean of its channel: "
-            "outliers cost a Gaussian their square; a mixture or StudentTNoise bears them."
-        )
+    if not found.dequantization.whole_numbers and found.farthest.distance > _FAR:
+        notes.append(_outlier(found.farthest))
     by_name = {stretch.split: stretch for stretch in found.stretches}
     for split in SPLITS[1:]:
         if problem := by_name[split].problem:
@@ -171,3 +169,12 @@ def _notes(found: Inspection) -> list[str]:
     elif (read := by_name[found.scored_on].read) < 10:
         notes.append(f"{read} {found.scored_on} crops are few: these values are rough.")
     return notes
+
+
+def _outlier(value: Outlier) -> str:
+    place = f"({value.value:g}, in frame {value.frame} of sequence {value.sequence}, from 0 on) "
+    return (
+        f"a value {place if value.sequence >= 0 else ''}is {value.distance:.0f} standard "
+        "deviations from the mean of its channel: outliers cost a Gaussian their square; a mixture "
+        "or StudentTNoise bears them."
+    )

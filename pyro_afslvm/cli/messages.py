@@ -98,7 +98,8 @@ def _unknown(name: str, options: Iterable[str], all_of_it: str = "") -> str:
 
 def _typed(prefix: str, options: Iterable[str]) -> list[str]:
     """Options as they are typed, without the names of their commands."""
-    return list(dict.fromkeys(f"--{prefix}{name.rpartition('.')[-1]}" for name in options))
+    names = [name.rpartition(".")[-1].lstrip("-") for name in options]
+    return list(dict.fromkeys(f"--{prefix}{name}" for name in names if name not in ("h", "help")))
 
 
 def _one_line(text: str) -> str:

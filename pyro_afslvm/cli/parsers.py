@@ -62,8 +62,9 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument("--limit", type=int | None, help="use only so many sequences")
     parser.add_argument(
         "--windows",
-        type=Literal["all", "one"] | None,
-        help="crops of each stored sequence: one, or all that do not overlap; default: the data's",
+        type=Literal["all", "one", "whole"] | None,
+        help="crops of each stored sequence: one, all that do not overlap, or the whole sequence, "
+        "whatever its length; default: the data's",
     )
     parser.add_argument("--seed", type=int, default=0, help="of dequantization and samples")
     return parser

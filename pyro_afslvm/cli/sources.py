@@ -13,6 +13,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from pyro_afslvm.data.registry import (
+    DATA_SUFFIXES,
     SOURCES,
     UnknownSourceError,
     find_source,
@@ -73,7 +74,8 @@ def _is_place(text: str) -> bool:
         return False
     if any(name.rpartition(".")[2] == text for name in REGISTERED):  # whatever lies beside it
         return False
-    return isfile(text) or isdir(text) or any(sign in text for sign in "*?/\\")
+    is_there = isfile(text) or isdir(text) or any(sign in text for sign in "*?/\\")
+    return is_there or text.lower().endswith(DATA_SUFFIXES)  # of which it is said that they are not
 
 
 def _define_name(name: str, arguments: Sequence[str]) -> None:

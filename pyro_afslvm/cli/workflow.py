@@ -100,8 +100,20 @@ def evaluate_run(
             results |= _training(run, known, best_step=checkpoint["step"])
             if shown:
                 write_json(run.results, results)
+                _say_what_is_left_out(results)
                 _draw_if_possible(run, pair, source, split=split)
     return results
+
+
+def _say_what_is_left_out(results: dict[str, Any]) -> None:
+    """Name stored sequences that are too short to be scored."""
+    if not (count := results["num_left_out"]):
+        return
+    protocol = results["protocol"]
+    whole = protocol["windows"] == "whole"
+    least = protocol["context_frames"] + (1 if whole else protocol["scored_frames"])
+    advice = "" if whole else "; --windows whole scores every frame"
+    print(f"{count} sequences of less than {least} frames are not scored{advice}", file=sys.stderr)
 
 
 def own_data(run: Run, *, recipe: str | None = None, trust: bool = False) -> SequenceSource:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_afslvm.data.dequantize import Dequantization
+from pyro_afslvm.data.outliers import Outlier, farthest_value
 from pyro_afslvm.data.sequences import SequenceDataset, StoredSequences
 from pyro_afslvm.data.source import SequenceSource, choose_dequantization
 from pyro_afslvm.data.splits import SPLITS, EmptySplitError, ShortSplitError, Split
@@ -64,8 +65,8 @@ class Inspection(NamedTuple):
         dtype: Of the values, as numpy calls it.
         low: Smallest value read, in the units of the data.
         high: Largest value read.
-        farthest: Largest distance of a value from the mean of its channel or feature, in its
-            standard deviations over what was read.
+        farthest: The value of real numbers that is farthest from the others of its channel or
+            feature: of all that are stored in an array, else of what was read.
         constant: Entries of a frame that never change in the training sequences read.
         stretches: The splits.
         baselines: Fitted on training, scored on ``scored_on``.
@@ -78,7 +79,7 @@ class Inspection(NamedTuple):
     dtype: str
     low: float
     high: float
-    farthest: float
+    farthest: Outlier
     constant: int
     stretches: tuple[Stretch, ...]
     baselines: Baselines
@@ -188,7 +189,7 @@ def inspect_source(source: SequenceSource, *, num_frames: int = 13, limit: int =
         dtype=str(first.dtype),
         low=min(float(restored(source, found.low).min()) for found in sums.values()),
         high=max(float(restored(source, found.high).max()) for found in sums.values()),
-        farthest=max(found.farthest for found in sums.values()),
+        farthest=_farthest(source, [*sums.values()]),
         constant=int((sums["train"].low == sums["train"].high).sum()),
         stretches=tuple(stretch for stretch, _ in read),
         baselines=baselines(
@@ -196,6 +197,13 @@ def inspect_source(source: SequenceSource, *, num_frames: int = 13, limit: int =
         ),
         scored_on=scored_on,
     )
+
+
+def _farthest(source: SequenceSource, read: list[Sums]) -> Outlier:
+    blocks = getattr(source, "blocks", None)  # of all that an array holds
+    if choose_dequantization(None, source).whole_numbers or blocks is None:
+        return Outlier(max(found.farthest for found in read))
+    return farthest_value(blocks)
 
 
 def baselines(

@@ -50,8 +50,9 @@ class Protocol:
             than those that are scored, which of its terms.
         seed: Seed of the dequantization and of the samples.
         versions: Software versions, from :func:`software_versions`.
-        windows: Which crops of each sequence are scored: ``"one"``, or ``"all"`` that do not
-            overlap; ``None`` in results of earlier releases, which do not say.
+        windows: Which crops of each sequence are scored: ``"one"``, ``"all"`` that do not
+            overlap, or the ``"whole"`` sequence (``scored_frames`` are then those of the longest);
+            ``None`` in results of earlier releases, which do not say.
 
     Raises:
         ValueError: A field is out of range, or ``data`` holds something else than JSON
@@ -76,7 +77,7 @@ class Protocol:
     bound: str
     seed: int
     versions: dict[str, str]
-    windows: Literal["all", "one"] | None = None
+    windows: Literal["all", "one", "whole"] | None = None
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -88,8 +89,8 @@ class Protocol:
             seed=(self.seed, 0),
         )
         dequantization(self.noise)
-        if self.windows not in ("all", "one", None):
-            raise ValueError(f"windows must be 'all' or 'one', got {self.windows!r}")
+        if self.windows not in ("all", "one", "whole", None):
+            raise ValueError(f"windows must be 'all', 'one' or 'whole', got {self.windows!r}")
         try:  # as it will be read back, so that a stored protocol equals the live one
             data = json.loads(json.dumps(self.data, allow_nan=False))
         except (TypeError, ValueError) as error:

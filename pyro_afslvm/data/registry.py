@@ -25,7 +25,7 @@ from pyro_afslvm.data.datasets.moving_mnist import MovingMNIST
 from pyro_afslvm.data.fetch import BAIR_FOLDER, IDX_TEST, IDX_TRAIN, PUBLIC
 from pyro_afslvm.data.series.source import Series, is_table
 from pyro_afslvm.data.source import REGISTERED, SequenceSource, import_path
-from pyro_afslvm.data.videos.source import Videos
+from pyro_afslvm.data.videos.source import SUFFIXES, Videos
 from pyro_afslvm.utils.errors import named_reason
 
 GROUP = "pyro_afslvm.sources"
@@ -34,6 +34,8 @@ SOURCES: list[type[SequenceSource]] = [Arrays, BAIR, BinarizedMNIST, KTH]
 SOURCES += [MovingDigits, MovingMNIST, Series, Videos]
 
 _DIGITS = (PUBLIC, IDX_TEST, IDX_TRAIN, f"{IDX_TEST}.gz", f"{IDX_TRAIN}.gz")
+
+DATA_SUFFIXES = (*ARRAYS, *CONVERTED, *SUFFIXES)  # what names of files of data end in
 
 
 class UnknownSourceError(ValueError):

@@ -16,7 +16,7 @@ from pyro_afslvm.data.splits import SPLITS, EmptySplitError, ShortSplitError, Sp
 Frames = NDArray[np.uint8]
 Values = NDArray[np.uint8] | NDArray[np.float32]
 Covariates = NDArray[np.float32]
-Windows = Literal["all", "one"]  # crops of each sequence that are scored
+Windows = Literal["all", "one", "whole"]  # what is scored of each sequence: crops, or all of it
 
 
 class SequenceDataset(Dataset[Tensor], abc.ABC):
@@ -241,13 +241,23 @@ class StoredSequences(SequenceDataset):
         found: NDArray[np.int64] = self._units[self.sequences]
         return found
 
+    @property
+    def units_of_stored(self) -> NDArray[np.int64]:
+        """Number of the independent unit of each stored sequence."""
+        return self._units.copy()
+
+    def stored(self, i: int) -> tuple[Tensor, Tensor | None]:
+        """Stored sequence ``i`` from its first frame to its last, with its covariates."""
+        length = int(self._lengths[i])
+        frames = self._load(i, 0, length)
+        if self._crop is not None:
+            frames = self._crop(frames, None)
+        known = None if self._context is None else self._context(i, 0, length)
+        return torch.from_numpy(frames), None if known is None else torch.from_numpy(known)
+
     def whole(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Every stored sequence from its first frame to its last, with its covariates."""
-        for i, length in enumerate(self._lengths.tolist()):
-            context = None
-            if self._context is not None:
-                context = torch.from_numpy(self._context(i, 0, length))
-            yield torch.from_numpy(self._load(i, 0, length)), context
+        return map(self.stored, range(len(self._lengths)))
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_afslvm.data import Dequantization
-from pyro_afslvm.evaluation.bounds import batches, on_device
+from pyro_afslvm.evaluation.bounds import batches, lengths_of, on_device
 from pyro_afslvm.metrics import temporal_correlations
 from pyro_afslvm.metrics.temporal import TemporalCorrelation
 from pyro_afslvm.models.base import context_length, flow_of, seen_by_flow
@@ -40,7 +40,7 @@ def frame_correlations(
         data: sequences long enough for the model's context and the scored frames, with their
             covariates where the model takes any.
         dequantization: of the data.
-        scored_frames: how many frames, the last of each sequence, count.
+        scored_frames: how many frames, the last of each sequence, count; of whole sequences all.
         seed: of the dequantization.
         stream: of its random numbers.
         processes: that share the work; the first alone has the result, the others ``None``.
@@ -51,20 +51,26 @@ def frame_correlations(
     frames: dict[int, Tensor] = {}
     noise: dict[int, Tensor] = {}
     moving: dict[int, Tensor] = {}
+    lengths: dict[int, Tensor] = {}
     for i, batch in batches(data, 25, processes):
         seed_step(seed, i, stream)
         given, known = on_device(batch, device)
-        x, pixels = dequantization(given), given[:, -scored_frames:].cpu()
-        frames[i] = x[:, -scored_frames:].cpu()
+        ended = lengths_of(batch, device)
+        last = slice(context if ended is not None else -scored_frames, None)
+        x, pixels = dequantization(given), given[:, last].cpu()
+        frames[i] = x[:, last].cpu()
         moving[i] = pixels[:, 1:] != pixels[:, :-1]
+        if ended is not None:
+            lengths[i] = (ended - context).cpu()
         if flow is not None:
             seen = seen_by_flow(pair.model, known)
             y = flow.condition(history=x[:, :context], context=seen).inv(x[:, context:])
-            noise[i] = y[:, -scored_frames:].cpu()
-    parts = [processes.collect(part, everywhere=False) for part in (frames, noise, moving)]
-    of_x, of_y, changes = (torch.cat(part) if part else None for part in parts)
+            noise[i] = y[:, -frames[i].shape[1] :].cpu()
+    parts = [processes.collect(part, everywhere=False) for part in (frames, noise, moving, lengths)]
+    of_x, of_y, changes, counted = (torch.cat(part) if part else None for part in parts)
     found = [
-        None if of is None else temporal_correlations(of, moving=changes) for of in (of_x, of_y)
+        None if of is None else temporal_correlations(of, counted, moving=changes)
+        for of in (of_x, of_y)
     ]
     return Correlations(*found)
 

@@ -2,28 +2,25 @@
 
 import json
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Subset
 
 from pyro_afslvm.data import (
     Dequantization,
-    EmptySplitError,
     Protocol,
     SequenceSource,
-    ShortSplitError,
     Split,
     choose_dequantization,
     software_versions,
 )
 from pyro_afslvm.data.dequantize import BinaryPixels, UniformDequantization
-from pyro_afslvm.data.sequences import Windows, parted, with_context
+from pyro_afslvm.data.sequences import Windows, parted
 from pyro_afslvm.evaluation.bounds import Likelihood, Progress, is_conditional, likelihood
 from pyro_afslvm.evaluation.correlation import Correlations, frame_correlations
 from pyro_afslvm.evaluation.correlation import correlations as correlations  # its home before
-from pyro_afslvm.evaluation.crops import crop_length
-from pyro_afslvm.models.base import context_length
+from pyro_afslvm.evaluation.crops import Crops, cut, training_crops
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.trained import TrainedPair
 from pyro_afslvm.utils.distributed import ALONE, Processes
@@ -61,8 +58,9 @@ def evaluate(
         num_samples: samples of the guide.
         seed: of dequantization and samples.
         limit: use only so many sequences.
-        windows: ``"one"`` crop of each stored sequence, its first, or ``"all"`` that do not
-            overlap; by default as the data have it.
+        windows: ``"one"`` crop of each stored sequence, its first, ``"all"`` that do not
+            overlap, or the ``"whole"`` of it, where each frame counts once, in sequences of any
+            lengths; by default as the data have it.
         progress: called with sequences done and their number.
         processes: that share the work and all call this; correlations go to the first only.
 
@@ -79,7 +77,9 @@ def evaluate(
     """
     if isinstance(pair, TrainedPair):  # its frames are standardized as they were in training
         pair.run.take(source)
-    crops = _crops(pair, source, split, scored_frames, limit, windows)
+    crops = cut(
+        pair.model, source, split, scored_frames=scored_frames, limit=limit, windows=windows
+    )
     shared: dict[str, Any] = {"scored_frames": crops.scored, "seed": seed, "processes": processes}
     dequantizations = _reported(source)
     results: dict[str, Any] = dict.fromkeys(_BITS)  # real numbers have none
@@ -90,6 +90,7 @@ def evaluate(
             crops.data,
             dequantization=dequantization,
             num_samples=num_samples,
+            batch_size=crops.batch_size,
             progress=_share_of(progress, k, len(dequantizations)),
             **shared,
         )
@@ -102,55 +103,14 @@ def evaluate(
             results["bits_per_dim_floor"] = _floor(dequantization, crops)
     results |= {
         "num_sequences": len(crops.data),
+        "num_left_out": crops.left_out,
         "num_units": found.num_units,
         "unit": source.unit,
         "whole_frames": None if found.whole is None else crops.given + crops.scored - crops.context,
-        "per_sequence": per_sequence | {"unit": _unit_numbers(found)},
+        "per_sequence": per_sequence | _unit_numbers(found),
     }
     results |= _correlations(pair, source, crops, dequantizations[0], **shared)
     return results | {"parameters": pair.num_parameters}
-
-
-class _Crops(NamedTuple):
-    """Sequences of a split, cut to the frames that are given and those that are scored."""
-
-    data: Any  # a SequenceDataset, or some of one
-    split: Split
-    given: int
-    scored: int
-    context: int  # frames that the model is given and does not score
-    windows: Windows
-
-
-def _crops(
-    pair: Pair,
-    source: SequenceSource,
-    split: Split,
-    scored_frames: int,
-    limit: int | None,
-    windows: Windows | None,
-) -> _Crops:
-    """Cut the sequences of a split, at most ``limit`` of them, to what the model needs."""
-    frames = crop_length(pair.model, scored_frames, most=source.num_frames)
-    context = context_length(pair.model)
-    scored = min(scored_frames, frames - context)
-    full = source.dataset(split, num_frames=frames)
-    if windows == "all" and full.windows == "one":
-        raise ValueError(
-            f"{source.name} has one crop of each sequence, windows 'all' asks for more"
-        )
-    chosen = np.arange(len(full))
-    if windows == "one":
-        chosen = np.unique(full.sequences, return_index=True)[1]
-    indices = [*chosen[:limit].tolist()]
-    return _Crops(
-        Subset(with_context(full), indices),
-        split,
-        frames - scored,
-        scored,
-        context,
-        windows or full.windows,
-    )
 
 
 def _share_of(progress: Progress, part: int, parts: int) -> Progress:
@@ -206,23 +166,29 @@ def _image_metrics(found: Likelihood, dequantization: Dequantization, dims: int)
     return {"nats_per_image": dims * found.mean, "nats_per_image_error": error}
 
 
-def _unit_numbers(found: Likelihood) -> list[int]:
+def _unit_numbers(found: Likelihood) -> dict[str, list[int]]:
+    """Give the unit of each sequence, and how many frames of it count where these differ."""
     units = np.arange(len(found.per_sequence)) if found.units is None else found.units
-    return [*units.tolist()]
+    weights = {} if found.frames is None else {"frames": [*found.frames.tolist()]}
+    return {"unit": [*units.tolist()]} | weights
 
 
-def _floor(dequantization: UniformDequantization, crops: _Crops) -> float:
+def _floor(dequantization: UniformDequantization, crops: Crops) -> float:
     """The floor of models of Gaussian noise, on the pixels that are scored."""
-    floors = [
-        dequantization.floor_of_gaussian(x[-crops.scored :]) for x, _ in map(parted, crops.data)
-    ]
-    return float(np.mean(floors))
+    # frames from the first that is scored on, whatever a sequence's length
+    scored = [x[crops.given :] for x, _ in map(parted, _each(crops.data))]
+    floors = [dequantization.floor_of_gaussian(x) for x in scored]
+    return float(np.average(floors, weights=[len(x) for x in scored]))
+
+
+def _each(data: Any) -> Iterator[Any]:
+    return (data[i] for i in range(len(data)))
 
 
 def _correlations(
     pair: Pair,
     source: SequenceSource,
-    crops: _Crops,
+    crops: Crops,
     dequantization: Dequantization,
     **shared: Any,
 ) -> dict[str, float | None]:
@@ -231,7 +197,7 @@ def _correlations(
     held = train = none
     if crops.scored > 1:
         held = frame_correlations(pair, crops.data, dequantization=dequantization, **shared)
-        training = _training_crops(source, crops)
+        training = training_crops(pair.model, source, crops)
         if training is not None:
             train = frame_correlations(pair, training, dequantization=dequantization, **shared)
     results: dict[str, float | None] = {}
@@ -246,20 +212,10 @@ def _correlations(
     return results | {"absolute_correlation_of_noise": held.x and held.x.absolute_of_noise}
 
 
-def _training_crops(source: SequenceSource, crops: _Crops) -> Subset[Any] | None:
-    """As many training sequences, from all over an epoch; ``None`` where there are none."""
-    try:
-        full = source.dataset("train", num_frames=crops.given + crops.scored)
-    except (EmptySplitError, ShortSplitError):
-        return None
-    count = min(len(full), len(crops.data))
-    return Subset(with_context(full), [round(k) for k in np.linspace(0, len(full) - 1, count)])
-
-
 def _protocol(
     pair: Pair,
     source: SequenceSource,
-    crops: _Crops,
+    crops: Crops,
     dequantization: str,
     num_samples: int,
     seed: int,
@@ -287,7 +243,7 @@ def described(source: SequenceSource) -> dict[str, object]:
     return source.describe() | {"likelihood_units": "as stored"}
 
 
-def _bound(pair: Pair, crops: _Crops) -> str:
+def _bound(pair: Pair, crops: Crops) -> str:
     if pair.guide is None:
         return "exact"
     if not is_conditional(pair, crops.given + crops.scored, crops.scored):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from pyro_afslvm.utils.arrays import as_tensor
 from pyro_afslvm.utils.precision import at_most, widened, widest
 
 Array: TypeAlias = Any  # a tensor, an array, or an xarray.DataArray
@@ -26,13 +27,6 @@ class Forecasts(NamedTuple):
         return tuple(self.truth.shape[2:])
 
 
-def as_tensor(values: Array) -> Tensor:
-    """Give the values of a tensor, an array, or an array of :func:`~pyro_afslvm.rollout`."""
-    if isinstance(values, Tensor):
-        return values.detach()
-    return torch.as_tensor(getattr(values, "values", values))
-
-
 def forecasts(
     samples: Array, truth: Array, lengths: Array | None, *, at_least: int = 1
 ) -> Forecasts:
@@ -42,7 +36,7 @@ def forecasts(
         ValueError: shapes do not fit each other, there are too few samples, or a length is
             out of range.
     """
-    samples, truth = as_tensor(samples), as_tensor(truth)
+    samples, truth = as_tensor(samples).detach(), as_tensor(truth).detach()
     if truth.ndim < 2 or samples.shape[1:] != truth.shape or not truth.numel():
         raise ValueError(
             "expected samples (S, N, H, *frame) of truth (N, H, *frame), got "
@@ -65,7 +59,7 @@ def counted(
     """
     if lengths is None:
         return torch.ones(batch, total, dtype=torch.bool, device=device)
-    lengths = torch.as_tensor(lengths, device=device)
+    lengths = as_tensor(lengths, device=device)
     kind = lengths.dtype
     if lengths.shape != (batch,) or kind.is_floating_point or kind == torch.bool:
         raise ValueError(f"expected {batch} whole lengths, got {tuple(lengths.shape)} of {kind}")

@@ -3,10 +3,10 @@
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from pyro_afslvm.metrics.inputs import Array, counted
+from pyro_afslvm.utils.arrays import as_tensor
 from pyro_afslvm.utils.precision import widened
 
 
@@ -93,7 +93,7 @@ def temporal_correlations(
     >>> round(found.signed, 1), round(found.absolute, 1)
     (-0.5, 0.5)
     """
-    x = torch.as_tensor(x).detach()
+    x = as_tensor(x).detach()
     if x.ndim < 2 or len(x) < 1 or x.shape[1] < 2:
         raise _too_short(f"{tuple(x.shape)}")
     changes = _changes(x, moving)
@@ -118,7 +118,7 @@ def temporal_correlations(
 
 
 def _changes(x: Tensor, moving: Array | None) -> Tensor:  # (N, T - 1, pixels)
-    changes = x[:, 1:] != x[:, :-1] if moving is None else torch.as_tensor(moving, device=x.device)
+    changes = x[:, 1:] != x[:, :-1] if moving is None else as_tensor(moving, device=x.device)
     if changes.shape != x[:, 1:].shape:
         raise ValueError(
             f"expected moving of shape {tuple(x[:, 1:].shape)}, got {tuple(changes.shape)}"

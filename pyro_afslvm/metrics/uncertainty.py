@@ -18,21 +18,29 @@ class Estimate(NamedTuple):
     num_units: int
 
 
-def estimate(values: ArrayLike, units: Sequence[Hashable] | None = None) -> Estimate:
+def estimate(
+    values: ArrayLike,
+    units: Sequence[Hashable] | None = None,
+    *,
+    weights: ArrayLike | None = None,
+) -> Estimate:
     r"""Compute the mean of values and its standard error over independent units.
 
-    .. math:: m = \frac{1}{n} \sum_i v_i, \qquad
-        s^2 = \frac{G}{G - 1} \sum_{g=1}^{G} \Big( \frac{1}{n} \sum_{i \in g} (v_i - m) \Big)^2
+    .. math:: m = \sum_i w_i v_i, \qquad
+        s^2 = \frac{G}{G - 1} \sum_{g=1}^{G} \Big( \sum_{i \in g} w_i (v_i - m) \Big)^2
 
-    Values of one unit, such as windows of one video, may depend on one another in any way. If
-    every value is a unit, s is the usual standard error of a mean.
+    with weights :math:`w_i` that add up to one. Values of one unit, such as windows of one video,
+    may depend on one another in any way. If every value is a unit and all weigh the same, s is
+    the usual standard error of a mean.
 
     Args:
         values: (n,), of any unit.
         units: the unit that each value belongs to; by default each is one by itself.
+        weights: (n,), of any sum, such as the frames that each value is the mean of; by default
+            all are equal.
 
     Raises:
-        ValueError: there are no values, or not one unit for each.
+        ValueError: there are no values, or not one unit and one weight for each.
 
     Source: Cameron, Miller, *A Practitioner's Guide to Cluster-Robust Inference*, for a
     regression on a constant.
@@ -43,7 +51,8 @@ def estimate(values: ArrayLike, units: Sequence[Hashable] | None = None) -> Esti
     nan
     """
     found, names = _checked(values, units)
-    return Estimate(float(found.mean()), *_spread(_influence(found, names)))
+    shares = _shares(found, weights)
+    return Estimate(float((shares * found).mean()), *_spread(_influence(found, names, shares)))
 
 
 def difference(
@@ -51,11 +60,12 @@ def difference(
     second: ArrayLike,
     *,
     units: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
+    weights: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
 ) -> Estimate:
     r"""Compute the difference of two means, paired by unit, over the units that both have.
 
     .. math:: d = m^a - m^b, \qquad s^2 = \frac{G}{G - 1} \sum_g \Big(
-        \frac{1}{n^a} \sum_{i \in g} (a_i - m^a) - \frac{1}{n^b} \sum_{i \in g} (b_i - m^b) \Big)^2
+        \sum_{i \in g} w^a_i (a_i - m^a) - \sum_{i \in g} w^b_i (b_i - m^b) \Big)^2
 
     On the same values of the same units that is the error of the mean of their differences.
 
@@ -63,6 +73,7 @@ def difference(
         first: (n,) of one model.
         second: (k,) of another one, on the same units.
         units: the unit of each value of both; by default values are paired one by one.
+        weights: of the values of both; by default all are equal.
 
     Raises:
         ValueError: the two share no unit, or lack units for their values.
@@ -79,10 +90,16 @@ def difference(
     both = {*pairs[0][1]} & {*pairs[1][1]}
     if not both:
         raise ValueError("expected units that both have, got none")
-    (a, names), (b, others) = (_only(values, names, both) for values, names in pairs)
-    of_a, of_b = _influence(a, names), _influence(b, others)
-    apart = {name: of_a[name] - of_b[name] for name in of_a}
-    return Estimate(float(a.mean() - b.mean()), *_spread(apart))
+    means, influences = [], []
+    for (found, names), given in zip(pairs, weights, strict=True):
+        kept = np.array([name in both for name in names])
+        of_both = found[kept]
+        shares = _shares(of_both, None if given is None else np.asarray(given)[kept])
+        chosen = [name for name, is_kept in zip(names, kept, strict=True) if is_kept]
+        means.append(float((shares * of_both).mean()))
+        influences.append(_influence(of_both, chosen, shares))
+    apart = {name: influences[0][name] - influences[1][name] for name in influences[0]}
+    return Estimate(means[0] - means[1], *_spread(apart))
 
 
 def _checked(
@@ -97,17 +114,22 @@ def _checked(
     return found, names
 
 
-def _only(
-    values: NDArray[np.float64], names: list[Any], chosen: set[Any]
-) -> tuple[NDArray[np.float64], list[Any]]:
-    kept = [i for i, name in enumerate(names) if name in chosen]
-    return values[kept], [names[i] for i in kept]
+def _shares(values: NDArray[np.float64], weights: ArrayLike | None) -> NDArray[np.float64]:
+    """Give weights whose mean is one."""
+    found = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if found.shape != values.shape:
+        raise ValueError(f"expected a weight for each of {len(values)} values, got {found.shape}")
+    shares: NDArray[np.float64] = found / found.mean()
+    return shares
 
 
-def _influence(values: NDArray[np.float64], names: list[Any]) -> dict[Any, float]:
+def _influence(
+    values: NDArray[np.float64], names: list[Any], shares: NDArray[np.float64]
+) -> dict[Any, float]:
     """Add up what each unit contributes to the mean's distance from its expectation."""
     total: dict[Any, float] = dict.fromkeys(names, 0.0)
-    for name, residual in zip(names, (values - values.mean()) / len(values), strict=True):
+    residuals = shares * (values - (shares * values).mean()) / len(values)
+    for name, residual in zip(names, residuals, strict=True):
         total[name] += float(residual)
     return total
 

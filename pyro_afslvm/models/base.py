@@ -20,6 +20,7 @@ from pyro_afslvm.models.param_store import register, restore
 from pyro_afslvm.models.random_weights import has_random_weights, weights_drawn, with_weights_of_now
 from pyro_afslvm.networks.layers import single_steps
 from pyro_afslvm.transforms import TemporalHierarchy, TemporalTransform
+from pyro_afslvm.utils.arrays import as_tensor
 from pyro_afslvm.utils.renamed import OldNames, Renamed, renamed_keyword
 
 
@@ -65,7 +66,7 @@ class SequenceBatch(NamedTuple):
         history = x[:, :context_length] if context_length else None
         mask = None
         if lengths is not None:
-            lengths = torch.as_tensor(lengths, device=x.device)
+            lengths = as_tensor(lengths, device=x.device)
             check_lengths(lengths, batch, context_length + 1, total)
             mask = torch.arange(context_length, total, device=x.device) < lengths[:, None]
             check_padding(x[:, context_length:], mask)

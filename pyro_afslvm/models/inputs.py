@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_afslvm.utils.arrays import as_tensor
 from pyro_afslvm.utils.tracing import checks_values, is_traced, is_wrapped
 
 
@@ -20,7 +21,7 @@ def as_frames(x: Any, *programs: Any, lengths: Any = None) -> Tensor:
     """
     if is_traced():  # who traces a program says what it is given
         return torch.as_tensor(x)
-    frames = x if isinstance(x, Tensor) else torch.as_tensor(getattr(x, "values", x))
+    frames = as_tensor(x)
     like = next(_real_parameters(programs), None)
     if like is not None:
         frames = frames.to(like.device, like.dtype if frames.is_floating_point() else None)
@@ -79,7 +80,7 @@ def as_lengths(lengths: Any) -> Tensor | None:
     """Bring lengths to a tensor, if there are any."""
     if lengths is None or isinstance(lengths, Tensor):
         return lengths
-    return torch.as_tensor(getattr(lengths, "values", lengths))
+    return as_tensor(lengths)
 
 
 def as_weights(x: Tensor, network: nn.Module) -> Tensor:

@@ -156,7 +156,7 @@ class NormalMixture(dist.TransformedDistribution):  # type: ignore[misc]
 
     def __init__(self, log_weights: Tensor, locations: Tensor, log_scales: Tensor) -> None:
         self.mixture = Mixture(log_weights, locations, log_scales)
-        zero = torch.zeros_like(locations[..., 0])
+        zero = torch.zeros_like(self.mixture.locations[..., 0])
         base = dist.Normal(zero, torch.ones_like(zero), validate_args=False)
         super().__init__(base, [self.mixture], validate_args=False)
 

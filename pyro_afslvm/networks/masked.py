@@ -112,4 +112,5 @@ class MaskedImageNetwork(nn.Module):
         places = [
             (c, i, j) for i in range(height) for j in range(width) for c in range(self.channels)
         ]
-        return iter(places[::-1] if bool(self.reverse) else places)
+        is_reversed = not self.reverse.is_meta and bool(self.reverse)  # meta knows no values
+        return iter(places[::-1] if is_reversed else places)

@@ -1,14 +1,17 @@
 """The bound as one torch module, and a check of the data."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO, ReweightedWakeSleep, TraceTailAdaptive_ELBO
 from pyro.infer.util import torch_item
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from pyro_afslvm.models.base import context_length
+from pyro_afslvm.models.base import SequenceModel, context_length
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.models.programs import evaluating, no_guide, one_line_errors
 from pyro_afslvm.objectives import KLScale, UnwatchedELBO
@@ -32,6 +35,8 @@ class BoundLoss(nn.Module):
         self.elbo = elbo or UnwatchedELBO()  # type: ignore[no-untyped-call]
         _check_objective(self.elbo)
         self.latents = KLScale()
+        sites = pair.model.sites if isinstance(pair.model, SequenceModel) else ()
+        self._drawn = _Drawn(sites) if sites and pair.guide is not None else None
 
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, context: Tensor | None = None
@@ -42,8 +47,13 @@ class BoundLoss(nn.Module):
             x: ``(batch, T, *frame_shape)``.
             lengths: ``(batch,)``: frames that count.
             context: covariates, ``(batch, T, context_features)``.
+
+        Raises:
+            ValueError: at the first call, for a guide that leaves out latents of the model.
         """
         programs = self.latents(self.model), self.latents(self.guide or no_guide)
+        if self._drawn is not None:  # the first time
+            programs, self._drawn = self._drawn.watching(*programs), None
         skip = context_length(self.model)
         given: dict[str, Tensor] = {}
         if lengths is None:
@@ -85,6 +95,48 @@ class BoundLoss(nn.Module):
                 parameter.grad.div_(terms)
         of_model = loss[0] if isinstance(loss, tuple) else loss  # and of the guide
         return torch.tensor(float(torch_item(of_model)) / terms, requires_grad=True)
+
+
+class _Drawn:
+    """Names of what a guide draws, which a model's latents are to be among.
+
+    Pyro would draw the others from the prior.
+
+    Args:
+        wanted: the model's latents.
+    """
+
+    def __init__(self, wanted: tuple[str, ...]) -> None:
+        self.wanted = wanted
+        self.names: dict[str, None] = {}
+
+    def watching(self, model: Callable[..., Any], guide: Callable[..., Any]) -> tuple[Any, Any]:
+        """Both programs, of which the model refuses a guide at the first latent it lacks."""
+        note, check = _OnLatents(self._note), _OnLatents(self._check)
+        return check(model), note(guide)
+
+    def _note(self, name: str) -> None:
+        self.names[name] = None
+
+    def _check(self, name: str) -> None:
+        left_out = [site for site in self.wanted if site not in self.names]
+        if name in left_out:
+            raise ValueError(
+                f"expected a guide with the model's latents {', '.join(left_out)}, got one with "
+                f"{', '.join(self.names) or 'none'}"
+            )
+
+
+class _OnLatents(Messenger):
+    """Call a function with the name of every latent, before it is drawn."""
+
+    def __init__(self, call: Callable[[str], None]) -> None:
+        super().__init__()
+        self._call = call
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not (msg["is_observed"] or site_is_subsample(msg)):
+            self._call(msg["name"])
 
 
 def _check_objective(elbo: Any) -> None:

@@ -94,7 +94,11 @@ def _ratio_per_step(site: str, q: Any, p: Any, shape: torch.Size) -> Tensor:
     event = q["fn"].event_shape
     if not event or event[0] != shape[-1]:
         raise _no_steps(f"the latent '{site}' has {tuple(event)} entries and no steps in time")
-    return log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
+    try:
+        return log_prob_per_step(q["fn"], q["value"]) - log_prob_per_step(p["fn"], q["value"])
+    except TypeError:
+        kind = type(q["fn"]).__name__
+        raise _no_steps(f"the guide's {kind} of '{site}' is none over steps in time") from None
 
 
 def _no_steps(reason: str) -> TypeError:

@@ -120,7 +120,10 @@ def _difference(run: RunContents, best: RunContents, key: str) -> str:
         return "–"
     try:
         found = difference(
-            values["nats_per_dim"], known["nats_per_dim"], units=(values["unit"], known["unit"])
+            values["nats_per_dim"],
+            known["nats_per_dim"],
+            units=(values["unit"], known["unit"]),
+            weights=(values.get("frames"), known.get("frames")),
         )
     except (KeyError, ValueError):  # a file of someone else's, or other sequences
         return "–"

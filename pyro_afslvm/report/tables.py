@@ -33,7 +33,11 @@ _WORDS = {
     "num_sequences": "sequences",
     "units": "standard errors over",
 }
-_WINDOWS = {"all": "all that do not overlap", "one": "one"}
+_WINDOWS = {
+    "all": "all that do not overlap",
+    "one": "one",
+    "whole": "the whole sequence, whatever its length (scored frames: of the longest)",
+}
 EIGHT_BIT = GaussianDequantization.unit  # of a density over grey levels
 BINARY, PER_IMAGE = BinaryPixels.unit, "nats/image"
 

@@ -75,9 +75,9 @@ def fit(
         progress: whether to show a progress bar.
 
     Raises:
-        ValueError: for data that the model refuses, before the first step, and for batches of
-            some of the sequences with a guide that has latents of its own for each of them,
-            such as most of Pyro's AutoGuides: it would mix them up.
+        ValueError: before the first step, for data that the model refuses, a guide without the
+            model's latents, and batches of some of the sequences with a guide that has latents
+            of its own for each of them, such as most of Pyro's AutoGuides: it would mix them up.
         TrainingError: if the bound is NaN or infinite; the parameters are those before.
     """
     if steps < 1 or batch_size < 1:

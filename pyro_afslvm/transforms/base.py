@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from pyro_afslvm.moved import old_names
-from pyro_afslvm.transforms.cache import CachedTransform, check_cache_size, random_state
+from pyro_afslvm.transforms.cache import CachedTransform, WithCache, random_state
 from pyro_afslvm.transforms.steps import AffineStep, Inverse, Prediction, sum_log_scales
 from pyro_afslvm.transforms.time_axis import time_length
 from pyro_afslvm.transforms.univariate import Affine, invert
@@ -204,7 +204,7 @@ class TemporalTransform(OldNames, CachedTransform):
 ConditionalTransform.register(TemporalTransform)  # a metaclass of its own would keep out PyroModule
 
 
-class ConditionedTemporalTransform(OldNames, Transform):
+class ConditionedTemporalTransform(OldNames, WithCache, Transform):
     """A temporal transform with its history, context and mask given."""
 
     bijective = True
@@ -233,6 +233,7 @@ class ConditionedTemporalTransform(OldNames, Transform):
         self.context = context
         self.mask = mask
         self._remembered: tuple[Tensor, Inverse] | None = None
+        self._knows_source = transform._knows_source
 
     @property
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
@@ -246,11 +247,6 @@ class ConditionedTemporalTransform(OldNames, Transform):
     def is_affine(self) -> bool:
         """True if the transform is affine in the noise, given the past."""
         return self.transform.is_affine
-
-    def with_cache(self, cache_size: int = 1) -> "ConditionedTemporalTransform":
-        """Return the transform, which finds the noise of its last sample as it is."""
-        check_cache_size(cache_size)
-        return self
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         """Shape of the frames of noise of this shape: batches of what is given broadcast it."""
@@ -306,9 +302,25 @@ class ConditionedTemporalTransform(OldNames, Transform):
             steps = self.intermediates(x)
             inverse = Inverse(steps[-1].noise, sum_log_scales(steps))
             cache.keep(watched, inputs, inverse, drawn=drawn)
-        return Inverse(*self._masked(*inverse, identity=x))
+        if self.mask is None:
+            return inverse
+        drawn, masked = random_state(x), Inverse(*self._masked(*inverse, identity=x))
+        if self._knows_source:
+            cache.keep(watched, (*inputs, self.mask), masked, drawn=drawn)
+        return masked
+
+    def _source(self, y: Tensor) -> Tensor | None:
+        """Return what y is the noise of, if that is asked for and known."""
+        if not self._knows_source:
+            return None
+        if self._remembered is not None and self._remembered[1].noise is y:
+            return self._remembered[0]
+        given = (self.history, self.context, *([] if self.mask is None else [self.mask]))
+        return self.transform._cache.source(self.transform.watched, y, given)
 
     def _call(self, y: Tensor) -> Tensor:
+        if (known := self._source(y)) is not None:
+            return known
         self._check(y)
         drawn, time_dim = random_state(y), -1 - self.transform.frame_dims
         state = self.transform.initial_state(
@@ -322,9 +334,7 @@ class ConditionedTemporalTransform(OldNames, Transform):
         x = torch.stack(frames, time_dim)
         x, log_scale = self._masked(x, torch.stack(log_scales, time_dim), identity=y)
         inputs = (x, self.history, self.context, self.mask)
-        # a leaf outlives its graph, and is not to gather the cache's hooks
-        own = y.shape == x.shape and not (y.is_leaf and y.requires_grad)
-        sampled = Inverse(y if own else y.expand_as(x), log_scale)
+        sampled = Inverse(y if y.shape == x.shape else y.expand_as(x), log_scale)
         self.transform._cache.keep(self.transform.watched, inputs, sampled, drawn=drawn)
         return x
 

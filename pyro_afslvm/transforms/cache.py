@@ -1,10 +1,11 @@
 """The last inverse of a transform, kept while nothing that it depends on has changed."""
 
+import copy
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
 from operator import is_
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from pyro.distributions.torch_transform import TransformModule
@@ -17,7 +18,11 @@ from pyro_afslvm.utils.tracing import is_traced
 
 Found = TypeVar("Found", bound=tuple[Tensor, ...])
 _State = tuple[int, int, bool]
-_ITS_OWN = {"_cache", "_inv"}  # attributes of a transform on which no inverse depends
+_ITS_OWN = {
+    "_cache",
+    "_inv",
+    "_knows_source",
+}  # attributes of a transform on which no inverse depends
 _steps = itertools.count(1)
 _step = 0
 
@@ -48,6 +53,11 @@ class Snapshot:
         self._mode = _mode(tensors)
         self._attributes = attributes
         self._states = _states(attributes)
+
+    @property
+    def first(self) -> Tensor | None:
+        """The first of the tensors."""
+        return None if self._tensors[0] is None else self._tensors[0].tensor
 
     @classmethod
     def of(
@@ -96,10 +106,27 @@ class Cache(Generic[Found]):
     def find(self, modules: Sequence[nn.Module], inputs: Sequence[Tensor | None]) -> Found | None:
         """Return what was kept if it is of these inputs, else ``None``."""
         kept = self._kept
-        if kept is None or not kept.given.holds(modules, inputs):
+        if kept is None or is_traced() or not kept.given.holds(modules, inputs):
             return None
         intact = all(map(_is_same, kept.value, kept.found))  # who asked first may write to it
         return kept.value if intact else None
+
+    def source(
+        self, modules: Sequence[nn.Module], value: Tensor, others: Sequence[Tensor | None]
+    ) -> Tensor | None:
+        """Return the first input of what was kept if its first tensor is this one, else ``None``.
+
+        Args:
+            modules: what it was computed by.
+            value: what it became.
+            others: the other inputs.
+        """
+        kept = self._kept
+        if kept is None or is_traced() or kept.value[0] is not value:
+            return None
+        x = kept.given.first
+        alike = x is not None and x.shape == value.shape
+        return x if alike and self.find(modules, (x, *others)) is not None else None
 
     def keep(
         self,
@@ -128,7 +155,7 @@ class Cache(Generic[Found]):
         self._kept = _Kept(given, tuple(_Seen(a, _state(a)) for a in value), value)
         cache = weakref.ref(self)
         for tensor in value:
-            if tensor.requires_grad:
+            if tensor.requires_grad and not tensor.is_leaf:  # which outlives its graph
                 tensor.register_hook(lambda _: _clear(cache))
 
     def __deepcopy__(self, _: dict[int, Any]) -> "Cache[Found]":
@@ -138,7 +165,34 @@ class Cache(Generic[Found]):
         return Cache, ()
 
 
-class CachedTransform(TransformModule):
+class WithCache:
+    """What torch's transforms promise of a cache, by one that sees changed parameters.
+
+    ``t.inv(t(y))`` is ``y`` itself at any size, and costs nothing. At size 1 ``t(t.inv(x))`` is
+    ``x`` itself too, which has no derivative with respect to its noise; at size 0 it is
+    computed. Both hold while nothing that the result depends on changes; see :class:`Cache`.
+    """
+
+    _inv: Any
+    _knows_source = False
+
+    def with_cache(self, cache_size: int = 1) -> Self:
+        """Return this transform with a cache of that size; it shares the parameters.
+
+        Raises:
+            ValueError: for a size that is neither 0 nor 1.
+        """
+        if cache_size not in (0, 1):
+            raise ValueError(f"cache_size must be 0 or 1, got {cache_size}")
+        if self._knows_source == bool(cache_size):
+            return self
+        twin = copy.copy(self)
+        twin._inv = None  # that is the inverse of this one
+        twin._knows_source = bool(cache_size)
+        return twin
+
+
+class CachedTransform(WithCache, TransformModule):
     """A transform with parameters, which remembers its last inverse."""
 
     bijective = True
@@ -157,18 +211,6 @@ class CachedTransform(TransformModule):
             if isinstance(module, CachedTransform):
                 module._cache.clear()
 
-    def with_cache(self, cache_size: int = 1) -> "CachedTransform":
-        """Return the transform, whose own cache sees changed parameters, which torch's does not.
-
-        It keeps what torch's promises of a sample, whatever the size: ``t.inv(t(y))`` is ``y``
-        itself (of a leaf that takes a gradient, a view), and costs nothing.
-
-        Raises:
-            ValueError: for a size that is neither 0 nor 1.
-        """
-        check_cache_size(cache_size)
-        return self
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CachedTransform":
         self._cache.clear()  # .to(), .double() and the like assign to .data
         applied: CachedTransform = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -176,12 +218,6 @@ class CachedTransform(TransformModule):
 
     def __repr__(self) -> str:
         return nn.Module.__repr__(self)
-
-
-def check_cache_size(size: int) -> None:
-    """Refuse a size that torch's transforms do not have."""
-    if size not in (0, 1):
-        raise ValueError(f"cache_size must be 0 or 1, got {size}")
 
 
 def random_state(x: Tensor) -> tuple[bytes, ...]:

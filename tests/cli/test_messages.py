@@ -34,6 +34,11 @@ COMMANDS = "train, evaluate, sample, forecast, recipes, report, data"
             (*DIGITS, "--data.sise", "9"),
             "there is no option --data.sise; did you mean --data.size?",
         ),
+        ((*DIGITS, "--data.nosuch", "9"), "there is no option --data.nosuch"),
+        (("--data", "nowhere.npy"), "nowhere.npy: there is no such file or folder"),
+        (("--data", "Nowhere.MP4"), "Nowhere.MP4: there is no such file or folder"),
+        (("--data", "nowhere.csv"), "nowhere.csv: there is no such file or folder"),
+        (("--data", "nowhere.py"), "no source nowhere.py: "),
         (("--data", "Arrays"), "the following arguments are required: --data.path"),
         (("--data.size", "9"), "--data.size is a setting of what --data names, which is not given"),
         (("--data.size", "9", "--data", "Arrays"), "there is no option --data.size"),
@@ -45,7 +50,9 @@ def test_options_that_cannot_be(
 ) -> None:
     line = refused(capsys, "train", "recipe.py", *options)
     assert line.startswith(f"afslvm: error: {message}")
-    assert not [word for word in ("class", "Union", "NestedArg", "Parser key") if word in line]
+    assert not [
+        word for word in ("class", "Union", "NestedArg", "Parser key", "data.-h") if word in line
+    ]
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,37 @@ def test_advice() -> None:
     assert "-1.419" in inspection_text(inspect_source(MovingDigits(size=16), limit=4))
 
 
+@pytest.mark.filterwarnings("ignore:.*consider standardize")
+def test_outliers_are_named_wherever_they_are() -> None:
+    for shape, count in (((12, 20, 1, 8, 8), 200), ((1, 90, 2), 4), ((40, 16, 3), 5)):
+        values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        values = values[0] if shape[0] == 1 else values
+        clean = inspection_text(inspect_source(Arrays.from_array(values), limit=count))
+        assert "standard deviations" not in clean
+        where = (7, 1) if shape[0] == 1 else (5, 11, *[0] * (len(shape) - 2))
+        values[where] = 1e3
+        for settings in ({}, {"standardize": True}):
+            source = Arrays.from_array(values, **settings)
+            found = inspect_source(source, limit=count)
+            page = inspection_text(found)
+            place = "frame 7 of sequence 0" if shape[0] == 1 else "frame 11 of sequence 5"
+            assert f"Note: a value (1000, in {place}, from 0 on) is" in page
+            assert found.farthest.distance > 500
+
+
+def test_an_outlier_does_not_end_a_training(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    values = np.random.default_rng(0).normal(size=(30, 14, 2)).astype(np.float32).cumsum(1)
+    values[:, 5, 1] = 1e3  # so that every crop has one
+    np.save("v.npy", values)
+    steps = ["--steps", "6", "--validate_every", "3", "--data.standardize", "true"]
+    for recipe in ("vector_af1", "vector_slvm_af1"):
+        out = ["--out", recipe]
+        assert main(["train", recipe, "--data", "v.npy", *steps, *out]) == 0, capsys.readouterr()
+        assert main(["evaluate", recipe]) == 0
+
+
 # ---- pictures ----
 
 

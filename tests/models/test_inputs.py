@@ -20,6 +20,7 @@ from pyro_afslvm import (
     fit,
     rollout,
 )
+from pyro_afslvm.metrics import crps, temporal_correlation
 from pyro_afslvm.networks import MLPDecoder, MLPEncoder
 from pyro_afslvm.objectives import bound_terms, iwae, smc
 from pyro_afslvm.results import infer
@@ -92,6 +93,42 @@ def test_data_of_any_kind(
     assert not values.isnan().all()
     if name in ("forward", "log_prob"):
         assert values.dtype == precision
+
+
+ODD: dict[str, Callable[[np.ndarray], Any]] = {
+    "big-endian": lambda x: x.astype(">f4"),
+    "backwards": lambda x: x[::-1].copy()[::-1],
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "by-columns": np.asfortranarray,
+    "list-of-arrays": lambda x: [*x],
+    "list-of-tensors": lambda x: [*torch.as_tensor(x)],
+    "numbers": lambda x: x.tolist(),
+    "xarray": lambda x: xr.DataArray(x.astype(">f4")),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("forward", "stream")])
+def test_arrays_that_torch_does_not_read(name: str, kind: str) -> None:
+    values = torch.randn(4, 6, 2).numpy()
+    found = []
+    for x in (torch.as_tensor(values), ODD[kind](values)):
+        torch.manual_seed(0)
+        pair = slvm()
+        torch.manual_seed(1)
+        result = FUNCTIONS[name](pair, x)
+        is_tensor = isinstance(result, torch.Tensor)
+        found.append(result.detach() if is_tensor else torch.as_tensor(result.values))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_metrics_of_arrays_that_torch_does_not_read(kind: str) -> None:
+    values = np.random.default_rng(0).normal(size=(4, 6, 2)).astype(np.float32)
+    x = ODD[kind](values)
+    assert temporal_correlation(x) == temporal_correlation(values)
+    samples = np.stack([values + 1, values])
+    assert torch.equal(crps(samples, x), crps(samples, values))
 
 
 def test_whole_numbers_are_still_refused() -> None:

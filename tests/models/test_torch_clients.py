@@ -96,6 +96,20 @@ def test_compilation_in_one_graph(name: str) -> None:
     torch.testing.assert_close(compiled(x), module(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "client"), [("mlp", "export"), ("mlp", "compile")])
+def test_after_it_was_used(name: str, client: str) -> None:
+    """What the cache holds of an ordinary evaluation is not compared within a graph."""
+    module, x = made(name)
+    expected = module(x)
+    torch.compiler.reset()
+    if client == "export":
+        traced: Any = torch.export.export(module, (x,), strict=True).module()
+    else:
+        traced = torch.compile(module, fullgraph=True, backend="eager")
+    torch.testing.assert_close(traced(x), expected)
+    torch.testing.assert_close(module(x), expected)
+
+
 @pytest.mark.filterwarnings("ignore:The tensor attributes")
 def test_an_lstm_in_one_graph() -> None:
     model = FlowModel(TemporalAffine(LSTMConditioner(2, hidden=4)), (2,)).eval()

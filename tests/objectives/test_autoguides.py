@@ -13,6 +13,7 @@ from pyro_afslvm import SLVM, LSTMConditioner, TemporalAffine
 from pyro_afslvm.networks import MLPDecoder
 from pyro_afslvm.objectives import bound_terms, iwae
 from pyro_afslvm.results import infer
+from tests.support.guides import sequences, system
 
 JOINT = [
     "AutoDiagonalNormal",
@@ -106,3 +107,13 @@ def test_a_global_latent_of_ones_own() -> None:
     with pytest.raises(ValueError, match="site 'level' is one for all 3 of them"):
         iwae(program, guide, x, num_particles=4)
     assert iwae(program, guide, x[:1], num_particles=4).log_evidence.shape == (1,)
+
+
+@pytest.mark.parametrize("kind", ["AutoNormal", "AutoDelta", "AutoNormalMessenger"])
+def test_terms_of_steps_are_refused_in_one_line(kind: str) -> None:
+    model, x = system("plain", "filtering").model, sequences()
+    guide = getattr(autoguide, kind)(model)
+    guide(x)
+    with pytest.raises(TypeError, match=r"^no terms step by step: .*-Trace_ELBO") as error:
+        bound_terms(model, guide, x)
+    assert "\n" not in str(error.value)

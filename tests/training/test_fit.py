@@ -3,6 +3,8 @@
 import copy
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -357,3 +359,46 @@ def test_data_without_an_upper_bound_are_named(data: Tensor, message: str) -> No
     model = FlowModel(TemporalAffine(ConvConditioner(1, hidden=4, window=1)), (1, 8, 8))
     with pytest.warns(UserWarning, match=message):
         fit(model, None, data, steps=1, progress=False)
+
+
+def others(x: Tensor) -> None:
+    pyro.sample("w", dist.Normal(pyro.param("loc", torch.zeros(())), 1.0))
+
+
+LEFT_OUT = [(others, "w"), (lambda x: None, "none")]
+OBJECTIVES = [
+    pyro.infer.Trace_ELBO,
+    pyro.infer.TraceMeanField_ELBO,
+    lambda: pyro.infer.Trace_ELBO(num_particles=2, vectorize_particles=True),
+    pyro.infer.TraceGraph_ELBO,
+    lambda: pyro.infer.RenyiELBO(num_particles=2),
+    lambda: pyro.infer.ReweightedWakeSleep(insomnia=1.0),
+]
+
+
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("elbo", OBJECTIVES)
+def test_a_guide_without_the_models_latents_is_refused(
+    elbo: Callable[[], Any], validated: bool
+) -> None:
+    (model, _), data = slvm(), autoregression(num_sequences=5)
+    before = copy.deepcopy(model.state_dict())
+    for guide, sites in LEFT_OUT:
+        for size in (2, 5):
+            expected = rf"^expected a guide with the model's latents z, got one with {sites}$"
+            with pyro.validation_enabled(validated), pytest.raises(ValueError, match=expected):
+                fit(model, guide, data, steps=1, batch_size=size, elbo=elbo(), progress=False)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_it_is_known_by_the_first_step_alone() -> None:
+    (model, guide), data = slvm(), autoregression(num_sequences=5)
+    calls = []
+
+    def counted(x: Tensor) -> Any:
+        calls.append(len(x))
+        return guide(x)
+
+    fit(model, counted, data, steps=3, batch_size=5, progress=False)
+    assert calls == [5, 5, 5]

@@ -210,23 +210,73 @@ def test_copies_remember_nothing() -> None:
             assert count() == 1
 
 
-def test_torch_cannot_put_a_cache_of_its_own_around_it() -> None:
-    transform = SMALL.make()
-    assert transform.with_cache(1) is transform
+BOTH = [SMALL.make, lambda: InverseAutoregressive(2, hidden=(8,))]
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_sizes_that_torch_knows(build: Any) -> None:
+    transform = build()
     conditioned = transform.condition()
-    assert conditioned.with_cache(1) is conditioned
     for each in (transform, conditioned):
+        assert each.with_cache(0) is each
+        cached = each.with_cache(1)
+        assert cached.with_cache(1) is cached
+        y = torch.randn(4, 3, 2, dtype=next(transform.parameters()).dtype)
+        torch.testing.assert_close(cached.with_cache(0)(y), each(y), rtol=0, atol=0)
         with pytest.raises(ValueError, match="cache_size must be 0 or 1, got 2"):
             each.with_cache(2)
+    cached = transform.with_cache(1)
+    assert [*map(id, cached.parameters())] == [*map(id, transform.parameters())]
 
 
-@pytest.mark.parametrize("build", [SMALL.make, lambda: InverseAutoregressive(2, hidden=(8,))])
-def test_what_torchs_cache_promises_of_a_sample(build: Any) -> None:
-    transform = build().with_cache(1)
-    y = torch.randn(4, 3, 2, dtype=next(transform.parameters()).dtype)
-    assert transform.inv(transform(y)) is y
-    conditioned = transform.condition().with_cache(1)
-    assert conditioned.inv(conditioned(y)) is y
+@pytest.mark.parametrize("is_leaf", [False, True])
+@pytest.mark.parametrize("build", BOTH)
+def test_what_torchs_cache_promises_of_a_sample(build: Any, is_leaf: bool) -> None:
+    transform = build()
+    y = torch.randn(4, 3, 2, dtype=next(transform.parameters()).dtype, requires_grad=is_leaf)
+    for each in (transform, transform.with_cache(1), transform.condition().with_cache(1)):
+        assert each.inv(each(y)) is y
+    assert not y._backward_hooks
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_what_torchs_cache_promises_of_an_inverse(build: Any) -> None:
+    transform = build()
+    x = torch.randn(4, 3, 2, dtype=next(transform.parameters()).dtype)
+    for each in (
+        transform.with_cache(1),
+        transform.condition().with_cache(1),
+        transform.with_cache(1).condition(),
+        transform.inv.with_cache(1).inv,
+    ):
+        assert each(each.inv(x)) is x
+    cached = transform.with_cache(1)
+    y = cached.inv(x)
+    with torch.no_grad():
+        for parameter in transform.parameters():
+            parameter.add_(0.1)
+    again = cached(y)  # torch's own would give x
+    assert again is not x
+    torch.testing.assert_close(again, transform(y), rtol=0, atol=0)
+    y = cached.inv(x)
+    assert cached.with_cache(0)(y) is not x
+    seen = transform.inv(x)  # has its derivative where nothing else was asked for
+    (gradient,) = torch.autograd.grad(transform(seen).sum(), seen)
+    assert gradient.abs().min() > 0
+
+
+def test_of_masked_and_broadcast_sequences() -> None:
+    transform, x = SMALL.make(), SMALL.frames(2, 4)
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    masked = transform.condition(mask=mask).with_cache(1)
+    assert masked(masked.inv(x)) is x
+    y = SMALL.frames(1, 4)
+    wide = transform.condition(history=SMALL.frames(3, 2)).with_cache(1)
+    sample = wide(y)
+    assert sample.shape[0] == 3
+    torch.testing.assert_close(wide.inv(sample), y.expand_as(sample))
+    narrow = wide.inv(x[:1])  # of another shape than x, which is therefore made anew
+    assert wide(narrow).shape == narrow.shape
 
 
 def test_it_keeps_only_the_last_result_and_no_module_alive() -> None:

@@ -132,15 +132,7 @@ def on_device(case: Case, device: str) -> list[tuple[Tensor, Tensor]]:
     return [(result, f(v)) for result, (f, v) in zip(results, pairs, strict=True)]
 
 
-# torch has no autocast on meta, which the LSTMs switch off; Pyro's spline looks at its values
-on_meta = {
-    name: case
-    for name, case in KINDS.items()
-    if not any(kind in name for kind in ("lstm", "hierarchy", "spline"))
-}
-
-
-@pytest.mark.parametrize("case", on_meta.values(), ids=on_meta)
+@each_kind
 def test_nothing_is_left_on_another_device(case: Case) -> None:
     """On ``meta`` nothing is computed, but mixed devices are an error as on an accelerator."""
     for there, here in on_device(case, "meta"):

@@ -64,9 +64,16 @@ def open_array(
     except _Missing:
         raise
     except Exception as error:  # the libraries raise of all kinds on damaged files
-        raise ValueError(f"{path}: cannot be read: {reason(error)}") from error
+        advice = (
+            _OF_OBJECTS if "Object arrays" in str(error) else f"cannot be read: {reason(error)}"
+        )
+        raise ValueError(f"{path}: {advice}") from error
 
 
+_OF_OBJECTS = (
+    "holds arrays of Python objects, which may hold code and are never loaded: store sequences of "
+    "different lengths in one padded array, and their lengths as 'lengths' beside it"
+)
 _NETCDF = (".nc", ".nc4", ".netcdf", ".cdf")
 _HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 ARRAYS = (".npy", ".npz", *_NETCDF, *_HDF5)  # what files of arrays end in
@@ -212,4 +219,6 @@ def open_npy(path: Path) -> Any:
     try:  # maps or fails: it never unpickles
         return np.lib.format.open_memmap(path, mode="r")
     except (ValueError, TypeError, SyntaxError, EOFError, OverflowError) as error:
-        raise ValueError(f"{path}: expected a complete npy file: {reason(error)}") from error
+        found = f"expected a complete npy file: {reason(error)}"
+        advice = _OF_OBJECTS if "Python objects" in str(error) else found
+        raise ValueError(f"{path}: {advice}") from error

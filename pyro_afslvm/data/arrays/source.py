@@ -1,6 +1,8 @@
 """Sequences in array files or in memory: pictures or vectors, 8-bit or real numbers."""
 
+import math
 import warnings
+from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +26,7 @@ Values = NDArray[Any]
 
 _MEMORY = ":memory:"
 _LARGEST = 100.0  # standard deviation; the scale of a flow is at most 10
+_BLOCK = 1 << 24  # bytes of float64 in a stretch
 _ENOUGH = 10  # sequences, from which on a split takes whole ones
 
 
@@ -207,6 +210,14 @@ class Arrays(SequenceSource):
         """Give all sequences as they are stored, each ``(T, *frame_shape)``."""
         reader = self._reader
         return [reader.read(i, 0, int(length)) for i, length in enumerate(reader.lengths)]
+
+    def blocks(self) -> Iterator[tuple[int, int, Values]]:
+        """Give all values as they are stored: a sequence, a frame, and a stretch from there."""
+        reader = self._reader
+        size = max(1, _BLOCK // (8 * math.prod(reader.frame_shape)))
+        for i, length in enumerate(reader.lengths):
+            for first in range(0, int(length), size):
+                yield i, first, reader.read(i, first, min(first + size, int(length)))
 
     def describe(self) -> dict[str, object]:
         """Settings as JSON values; the data by a hash of their values, not by their place."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pyro_afslvm.data.videos.pictures import pictures_in
 from pyro_afslvm.data.videos.prefetch import ahead
+from pyro_afslvm.data.videos.timing import read_timing
 from pyro_afslvm.utils.checks import check_minimum
 
 if TYPE_CHECKING:
@@ -114,9 +116,13 @@ class VideoHeader(NamedTuple):
         frames: 0 where it does not say.
         height: as stored.
         width: as stored.
-        fps: mean frames a second; ``None`` for pictures of a folder.
+        fps: mean frames a second by time stamps; ``None`` for pictures of a folder.
         varies: whether its pictures come at times that are not even.
         repeated: pictures that are left out of the file, and shown again.
+        aspect: width of a pixel over its height, as shown.
+        bits: of a pixel's component.
+        colored: whether its pixels have colours.
+        transparent: whether they have an alpha channel.
     """
 
     frames: int
@@ -125,6 +131,10 @@ class VideoHeader(NamedTuple):
     fps: float | None = None
     varies: bool = False
     repeated: int = 0
+    aspect: Fraction = Fraction(1)
+    bits: int = 8
+    colored: bool = False
+    transparent: bool = False
 
 
 def read_header(path: Path) -> VideoHeader:
@@ -140,17 +150,15 @@ def read_header(path: Path) -> VideoHeader:
         return read_header(files[0])._replace(frames=len(files), fps=None)
     with _open(path) as container:
         stream = _film(path, container)
-        rate, base = stream.average_rate, stream.base_rate
-        seconds = float((stream.duration or 0) * (stream.time_base or 0))
-        even = _counts_frames(stream)
-        expected = round(seconds * float(rate)) if rate and even else 0
+        timing = read_timing(container, stream, counts_frames=_counts_frames(stream))
         return VideoHeader(
             stream.frames,
             stream.height,
             stream.width,
-            float(rate) if rate else None,
-            bool(rate and base and not even and abs(float(base / rate) - 1) > 0.02),
-            max(0, expected - stream.frames) if stream.frames else 0,
+            *timing,
+            stream.sample_aspect_ratio or Fraction(1),
+            _bits(stream),
+            *_channels(stream),
         )
 
 
@@ -286,15 +294,28 @@ def _film(path: Path, container: "av.container.InputContainer") -> "av.VideoStre
     return next((stream for stream in films if best is not None and stream is best), films[0])
 
 
+def _bits(stream: "av.VideoStream") -> int:
+    format = stream.codec_context.format
+    return max((part.bits for part in format.components), default=8) if format else 8
+
+
+def _channels(stream: "av.VideoStream") -> tuple[bool, bool]:
+    """Whether pixels have colours, and whether they have an alpha channel."""
+    format = stream.codec_context.format
+    if not format:
+        return False, False
+    parts = format.components
+    alpha = any(part.is_alpha for part in parts)
+    return format.has_palette or len(parts) - alpha > 1, alpha
+
+
 def _check_bits(path: Path, framing: Framing, stream: "av.VideoStream") -> None:
     """Refuse to leave out bits of pixels that nobody has given up.
 
     Raises:
         ValueError: Pixels have more than 8 bits.
     """
-    format = stream.codec_context.format
-    bits = max((part.bits for part in format.components), default=8) if format else 8
-    if bits > 8 and not framing.reduce_bits:
+    if (bits := _bits(stream)) > 8 and not framing.reduce_bits:
         raise ValueError(
             f"{path}: its pixels have {bits} bits, of which 8 would be kept: "
             "`--data.reduce_bits true` leaves the others out, real numbers go into an array"

@@ -2,6 +2,7 @@
 
 import abc
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -141,6 +142,8 @@ class PreparedSource(SequenceSource):
         left_out, notes = [], []
         for path in steps:
             try:
+                if path.is_symlink() and not path.exists():
+                    raise ValueError(f"{path}: a link to {os.readlink(path)}, which is not there")
                 file = self._prepare_file(path, folder, steps)
                 self.check(file)
             except ValueError as error:
@@ -220,7 +223,7 @@ class PreparedSource(SequenceSource):
 
 def _size(path: Path) -> int:
     files = pictures_in(path) if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in files if file.exists())  # not of a dead link
 
 
 class _Steps:

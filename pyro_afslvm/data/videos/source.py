@@ -8,6 +8,7 @@ from typing import Literal
 
 from pyro_afslvm.data.splits import SPLITS, Split
 from pyro_afslvm.data.videos.decoding import Color, Framing, read_header
+from pyro_afslvm.data.videos.notes import notes_on_pixels, notes_on_rates
 from pyro_afslvm.data.videos.pictures import PICTURES, pictures_in
 from pyro_afslvm.data.videos.prepared import Part, PreparedFile, PreparedSource
 from pyro_afslvm.data.videos.tiles import share, tiles
@@ -141,7 +142,7 @@ class Videos(PreparedSource):
             found += _folders_of_pictures(below, {file.parent for file in found})
         else:
             found = [Path(name) for name in glob.glob(str(place), recursive=True)]
-            found = [f for f in found if f.is_file() or pictures_in(f)]
+            found = [f for f in found if f.is_file() or not f.exists() or pictures_in(f)]
         files = sorted(f for f in found if not f.name.startswith("."))
         if not files:
             looked = f"looked for {', '.join((*SUFFIXES, *PICTURES))}"
@@ -150,25 +151,12 @@ class Videos(PreparedSource):
         return files
 
     def notes(self, files: list[PreparedFile]) -> list[str]:
-        """Frame rates, where they differ or vary, and pictures that are shown again."""
-        if self.framing.fps is not None:
-            return []
+        """What of the files is not as it may seem: rates, proportions, bits, channels, pictures."""
         headers = {file.path: read_header(file.path) for file in files}
-        rates = sorted({round(h.fps, 3) for h in headers.values() if h.fps})
-        advice = "as stored, one frame is one frame; fps=… resamples by time stamps"
-        found = [
-            f"{path}: pictures at uneven times; {advice}" for path, h in headers.items() if h.varies
-        ]
-        if len(rates) > 1:
-            found.append(f"frame rates of {rates[0]:g} to {rates[-1]:g} a second; {advice}")
-        elif rates:
-            found.append(f"{rates[0]:g} frames a second")
-        found += [
-            f"{path}: {h.repeated} pictures are left out of the file, the one before is shown again"
-            for path, h in headers.items()
-            if h.repeated
-        ]
-        return found
+        found = [] if self.framing.fps is not None else notes_on_rates(headers)
+        found += notes_on_pixels(headers, self.framing.color)
+        place = Path(self.path).expanduser()
+        return found + (_loose_pictures(place) if place.is_dir() else [])
 
     def parts(self, split: Split) -> list[Part]:
         """The sequences of a split."""
@@ -232,6 +220,18 @@ class Videos(PreparedSource):
             first = last + (self.gap if shares[later] else 0)
             last = first + sizes[later]
         return Part(file.frames, first, last) if last > first else None
+
+
+def _loose_pictures(place: Path) -> list[str]:
+    """Name folders whose pictures lie beside films, and are no film."""
+    below = [*_below(place)]
+    films = {file.parent for file in below if file.suffix.lower() in SUFFIXES}
+    counts = {folder: len(pictures_in(folder)) for folder in sorted(films)}
+    return [
+        f"{folder}: {count} pictures beside films are left out; alone they would be a film"
+        for folder, count in counts.items()
+        if count
+    ]
 
 
 def _folders_of_pictures(files: list[Path], with_films: set[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ from torch.distributions import Transform
 from torch.distributions.utils import _sum_rightmost
 from torch.nn.functional import logsigmoid
 
-from pyro_afslvm.transforms.cache import CachedTransform, check_cache_size, random_state
+from pyro_afslvm.transforms.cache import CachedTransform, WithCache, random_state
 from pyro_afslvm.transforms.steps import Inverse
 
 
@@ -51,7 +51,7 @@ class InverseFlow(CachedTransform):
         return self.condition().log_abs_det_jacobian(x, y)
 
 
-class ConditionedInverseFlow(Transform):
+class ConditionedInverseFlow(WithCache, Transform):
     """An inverse autoregressive flow with its context, and a mask if it takes one, given.
 
     Sampling is one pass of a network per step, and so is the log-determinant of a sample, in
@@ -68,11 +68,7 @@ class ConditionedInverseFlow(Transform):
         self.transform: Any = transform
         self.context = context
         self.mask = mask
-
-    def with_cache(self, cache_size: int = 1) -> "ConditionedInverseFlow":
-        """Return the transform, which finds the noise of its last sample as it is."""
-        check_cache_size(cache_size)
-        return self
+        self._knows_source = transform._knows_source
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         """Broadcast the shape of values with what is given."""
@@ -93,12 +89,15 @@ class ConditionedInverseFlow(Transform):
         return log_det
 
     def _call(self, z: Tensor) -> Tensor:
+        if self._knows_source:
+            cache: Any = self.transform._cache
+            known: Tensor | None = cache.source((self.transform,), z, (self.context, self.mask))
+            if known is not None:
+                return known
         given, z, drawn = z, self._prepare(z), random_state(z)
         value, log_scale = self._sample(z)
         value, z = (self._as_given(each, given) for each in (value, z))
-        # a leaf outlives its graph, and is not to gather the cache's hooks
-        noise = z.view_as(z) if z.is_leaf and z.requires_grad else z
-        self._keep(value, Inverse(noise, log_scale), drawn)
+        self._keep(value, Inverse(z, log_scale), drawn)
         return value
 
     def _inverse(self, value: Tensor) -> Tensor:

@@ -78,7 +78,9 @@ class Mixture(Transform):
         family: Family = "gaussian",
     ) -> None:
         super().__init__()
-        self.log_weights, self.locations, self.log_scales = log_weights, locations, log_scales
+        least = torch.promote_types(locations.dtype, torch.float32)  # as its functions need
+        self.log_weights = log_weights.to(least)
+        self.locations, self.log_scales = locations.to(least), log_scales.to(least)
         self._standard = FAMILIES[family]
 
     @property

@@ -34,6 +34,8 @@ class Spline(ConditionedSpline):
     def spline_op(self, x: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         *bins, _ = self._params
         shape = torch.broadcast_shapes(x.shape, bins[0].shape[:-1])
+        if x.is_meta:  # Pyro's sorts values by their bins
+            return x.new_empty(shape), x.new_empty(shape)
         params = (*(p.expand(*shape, p.shape[-1]) for p in bins), None)
         full = ConditionedSpline(params, bound=self.bound, order=self.order)
         found: tuple[Tensor, Tensor] = full.spline_op(x.expand(shape), **options)

@@ -589,3 +589,12 @@ def test_a_reader_opens_in_each_process_anew() -> None:
     reader._opened = (-1, array)  # as after a fork
     reader.read(0, 0, 3)
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_arrays_of_python_objects_say_what_to_do(tmp_path: Path, suffix: str) -> None:
+    ragged = np.array([np.zeros((3, 2)), np.zeros((4, 2))], dtype=object)
+    path = tmp_path / f"a.{suffix}"
+    np.save(path, ragged, allow_pickle=True) if suffix == "npy" else np.savez(path, x=ragged)
+    with pytest.raises(ValueError, match=r"never loaded: store sequences of different lengths in"):
+        Arrays(path=str(path)).dataset("train", num_frames=2)

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pyro_afslvm.cli.main import main
 from pyro_afslvm.data import Videos
 from pyro_afslvm.data.videos.pictures import pictures_in
 from tests.support.videos import scene, write_video
 
 
-def write_pictures(folder: Path, count: int, *, size: int = 40, suffix: str = ".png") -> Path:
-    folder.mkdir(parents=True)
+def write_pictures(
+    folder: Path, count: int, *, size: int = 40, suffix: str = ".png", bright: int = 0
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
-        pixels = np.full((size, size), 3 * i, np.uint8)
+        pixels = np.full((size, size), 3 * i + bright, np.uint8)
         Image.fromarray(pixels).save(folder / f"frame{i}{suffix}")
     return folder
 
@@ -79,13 +82,57 @@ def test_names_in_another_encoding(tmp_path: Path) -> None:
     assert films.describe()["files"] == 1
 
 
+@pytest.mark.parametrize("kind", ["folder", "picture", "pattern"])
+def test_names_in_another_encoding_within_folders(
+    kind: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    place = tmp_path / "clips"
+    for name in ("a", "b", "c"):
+        write_pictures(place / name, 20, size=64, bright={"a": 0, "b": 20, "c": 40}[name])
+    odd = "caf\u00e9".encode("latin-1")
+    old, new = os.fsencode(place / "b"), os.path.join(os.fsencode(place), odd)
+    if kind == "picture":
+        old, new = os.fsencode(place / "b" / "frame3.png"), os.fsencode(place / "b") + b"/3" + odd
+        new += b".png"
+    try:
+        os.rename(old, new)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    path = str(place / "*") if kind == "pattern" else str(place)
+    printed = main(["data", "inspect", path, "--out", str(tmp_path / "sheet.png")])
+    assert printed == 0, capfdbinary.readouterr().err
+    assert b"3 files" in capfdbinary.readouterr().out
+    films = Videos(path=path, size=32, cache=str(tmp_path / "cache"))
+    assert films.describe()["files"] == 3
+    (place / "c" / "frame4.png").write_bytes(b"no picture")
+    if kind == "folder":
+        os.rename(os.fsencode(place / "c" / "frame4.png"), new + b"/frame4.png")
+    assert main(["data", "prepare", "--data", "Videos", "--data.path", path]) == 2
+    (line,) = [text for text in capfdbinary.readouterr().err.splitlines() if b"error: " in text]
+    assert b"frame4.png" in line
+    if kind == "folder":
+        assert odd in line
+
+
+def test_loose_pictures_beside_films_are_noted(tmp_path: Path) -> None:
+    place = tmp_path / "films"
+    write_pictures(place, 3)
+    write_pictures(place / "clip", 20)
+    write_video(place / "a.avi", scene(40))
+    films = source(place, tmp_path)
+    assert [file.name for file in films.files()] == ["a.avi", "clip"]
+    (note,) = [note for note in films.prepare().notes if "beside films" in note]
+    assert note.startswith(f"{place}: 3 pictures beside films are left out")
+
+
 def test_frame_rates_are_noted(tmp_path: Path) -> None:
     place = tmp_path / "films"
     place.mkdir()
     write_video(place / "a.avi", scene(40))
-    (rate,) = source(place, tmp_path).prepare().notes
+    rate, _ = source(place, tmp_path).prepare().notes
     assert rate.endswith(" frames a second")
     write_video(place / "b.avi", scene(40, height=96), fps=10)
     notes = source(place, tmp_path).prepare().notes
     assert any("frame rates of 10 to " in note and "fps=" in note for note in notes)
-    assert not source(place, tmp_path, fps=10.0).prepare().notes
+    resampled = source(place, tmp_path, fps=10.0).prepare().notes
+    assert not any("frame rates" in note or "frames a second" in note for note in resampled)

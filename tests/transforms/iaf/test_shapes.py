@@ -1,6 +1,7 @@
 """Shapes, padding and precision of the inverse autoregressive flow of vectors."""
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
+from pyro_afslvm.transforms import ConvInverseAutoregressive
 from tests.support.iaf import CONTEXT, FEATURES, draw, make
 
 # shapes, padding, precision -------------------------------------------------------------
@@ -116,3 +118,47 @@ def test_autocast_reaches_the_networks_alone() -> None:
     torch.testing.assert_close(log_det, s.sigmoid().log().sum(-1))
     torch.testing.assert_close(value, full, rtol=0.05, atol=0.05)
     torch.testing.assert_close(inverse, z, rtol=0.05, atol=0.05)
+
+
+def both_kinds() -> list[tuple[Any, tuple[int, ...], Tensor]]:
+    """Flows of vectors and of images, with the shape of an event and a context."""
+    images = ConvInverseAutoregressive(2, context_channels=3, hidden=(4,), depth=2).double()
+    vectors: Any = make()
+    return [
+        (vectors, (FEATURES,), draw(5, 4, size=CONTEXT)),
+        (images, (2, 3, 3), torch.randn(5, 4, 3, 3, 3).double()),
+    ]
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["vectors", "images"])
+def test_shapes_are_those_of_what_is_made(kind: int) -> None:
+    iaf, event, context = both_kinds()[kind]
+    conditioned = iaf.condition(context)
+    for batch in ((), (4,), (5, 1), (2, 5, 4)):
+        z = torch.randn(*batch, *event).double()
+        value = conditioned(z)
+        for shape in (conditioned.forward_shape(z.shape), conditioned.inv.inverse_shape(z.shape)):
+            assert shape == value.shape
+        assert conditioned.inverse_shape(value.shape) == conditioned.inv(value.clone()).shape
+        assert conditioned.inv.forward_shape(value.shape) == value.shape
+        assert iaf.forward_shape(z.shape) == iaf.inv.forward_shape(z.shape) == z.shape
+    for wrong in ((), event[1:], (event[0] + 1, *event[1:])):
+        for transform in (iaf, iaf.inv, conditioned, conditioned.inv):
+            with pytest.raises(ValueError, match=r"expected (vectors|images)"):
+                transform.forward_shape(wrong)
+    with pytest.raises(ValueError, match="do not broadcast"):
+        conditioned.forward_shape((3, *event))
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["vectors", "images"])
+def test_on_the_meta_device(kind: int) -> None:
+    """Nothing is computed; what is left on another device is an error."""
+    iaf, event, context = both_kinds()[kind]
+    conditioned = iaf.to("meta").condition(context.to("meta"))
+    z = torch.empty(4, *event, device="meta", dtype=torch.float64)
+    value = conditioned(z)
+    iaf.clear_cache()
+    for found in (value, conditioned.inv(value)):
+        assert found.is_meta
+        assert found.shape == conditioned.forward_shape(z.shape)
+    assert conditioned.log_abs_det_jacobian(z, value).shape == (5, 4)
