@@ -99,7 +99,8 @@ class Framing:
         if min(new) < self.size or new[0] > height or new[1] > width:
             left = f", {new[1]}x{new[0]} after division by {self.shrink}" if self.shrink else ""
             raise ValueError(
-                f"frames are {width}x{height} pixels{left}: too small for size {self.size}"
+                f"frames are {width}x{height} pixels{left}: too small for size {self.size}; "
+                f"--data.size {min(new if left else (height, width))} would do"
             )
         return new
 

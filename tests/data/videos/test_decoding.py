@@ -139,7 +139,7 @@ BAD = {
     "flipped": r"truncated or damaged: a damaged frame after \d+ of 60 frames",
     "mp4": "not a video: Invalid data",
     "sizes": "mixed frame sizes: frame 10 is 80x60 after 160x120",
-    "small": "frames are 24x16 pixels: too small for size 32",
+    "small": "frames are 24x16 pixels: too small for size 32; --data.size 16 would do",
 }
 
 
