@@ -36,12 +36,26 @@ def train_run(
     *,
     resume: bool = False,
 ) -> Run:
-    """Train with a progress bar; see :func:`pyro_afslvm.training.run.train`."""
+    """Train with a progress bar, and print how it ended; see :func:`training.run.train`.
+
+    Raises:
+        TrainingError: if the loss became NaN, or the figures are absurd to the end.
+    """
+    from pyro_afslvm.training.ending import ending_text
     from pyro_afslvm.training.run import train  # Lightning takes seconds to load
 
     shown = is_first_process()
-    with training_bar(f"training {recipe.name:<16}", shown=shown) as report:
-        return train(recipe, source, out, settings, resume=resume, report=report)
+    ended: list[Any] = []
+    with training_bar(recipe.name, shown=shown) as show:
+
+        def report(session: Any) -> None:
+            ended[:] = [session]
+            show(session)
+
+        run = train(recipe, source, out, settings, resume=resume, report=report)
+    if shown and ended and ended[0].learns:
+        print(ending_text(ended[0], source))
+    return run
 
 
 def load_run(

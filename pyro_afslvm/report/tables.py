@@ -16,6 +16,7 @@ from pyro_afslvm.data.dequantize import (
 from pyro_afslvm.data.protocol import COMPARABLE
 from pyro_afslvm.metrics.uncertainty import FEWEST
 from pyro_afslvm.report import columns as made
+from pyro_afslvm.report.beside import beside
 from pyro_afslvm.report.columns import CONDITIONAL, OTHER_NOISE, Cell, Grid
 from pyro_afslvm.runs.contents import RunContents
 from pyro_afslvm.utils.tables import table_text
@@ -118,7 +119,7 @@ def _table(runs: list[RunContents]) -> Table:
     if whole := made.whole(runs, "whole_nats_per_dim"):
         columns[f"{name} of all frames ↑"] = whole
     words = _protocol(runs, lambda run: run.protocol)
-    notes = [_note(name, words), *_meanings(runs, best if apart else None)]
+    notes = [*beside(runs), _note(name, words), *_meanings(runs, best if apart else None)]
     discrete = {_key(run.protocol_bits): None for run in runs if run.protocol_bits}
     for number, protocol in enumerate(discrete, 1):
         name = bits + (f" ({number})" if len(discrete) > 1 else "")
