@@ -16,6 +16,7 @@ from pyro_afslvm.evaluation.metrics import described, evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.contents import read_contents
 from pyro_afslvm.runs.errors import RunError
 from pyro_afslvm.runs.recipe import Recipe
 from pyro_afslvm.runs.run import Run
@@ -26,6 +27,8 @@ from pyro_afslvm.utils.distributed import is_first_process, joined, own_device
 from pyro_afslvm.utils.errors import reason
 from pyro_afslvm.utils.files import write_atomically, write_json
 from pyro_afslvm.utils.progress import counting_bar
+
+REFUSALS = (ValueError, OSError, RuntimeError, ImportError)
 
 
 def train_run(
@@ -69,6 +72,8 @@ def load_run(
     """
     run.recipe(given=recipe, trust=trust)  # refused before the data are looked at
     run.take(source)
+    if run.weights == run.last and is_first_process():
+        print(f"{run.best} is missing: the newest weights are used, {run.last}", file=sys.stderr)
     pair = Pair.load(run.path, recipe=recipe, trust=trust)
     return pair.to(own_device()).eval(), pair.recipe, pair.checkpoint
 
@@ -248,8 +253,9 @@ def report_runs(
     for run in runs:
         try:
             _evaluate_where_needed(run, source, recipes, trust)
+            read_contents(run.path, lenient=True)
             paths.append(run.path)
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
+        except (*REFUSALS, LookupError, TypeError, AttributeError) as error:  # of damaged files
             refused.append(error)
             if len(runs) > 1:
                 print(f"left out {run.path}: {reason(error)}", file=sys.stderr)
