@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the wheel (from the sdist), install it alone in a fresh environment outside the
-# repository, and run the command line's help and the transform tests there.
+# repository, and run there the command line's help, a stranger's first hour and the transform tests.
 # Called by `make wheel`, which has set up .venv.
 set -euo pipefail
 
@@ -10,11 +10,11 @@ trap 'rm -rf "$work"' EXIT
 constraints=$root/constraints.txt
 torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' "$constraints")
 
-echo "wheel 1/4: build"
+echo "wheel 1/5: build"
 "$root/.venv/bin/python" -m build --no-isolation --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 ||
   { cat "$work/build.log" >&2; exit 1; }
 
-echo "wheel 2/4: install it alone in a fresh environment (a minute or more)"
+echo "wheel 2/5: install it alone in a fresh environment (a minute or more)"
 "$root/.venv/bin/python" -m venv "$work/env"
 install() { "$work/env/bin/python" -m pip --disable-pip-version-check -qq install --no-compile "$@"; }
 install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$torch"
@@ -26,7 +26,7 @@ mkdir "$work/elsewhere"
 cp -r "$root/tests" "$root/pyproject.toml" "$work/elsewhere"
 cd "$work/elsewhere"
 
-echo "wheel 3/4: afslvm --help, afslvm recipes"
+echo "wheel 3/5: afslvm --help, afslvm recipes"
 "$work/env/bin/python" - "$work/env" <<'PY'
 import pathlib
 import sys
@@ -43,5 +43,9 @@ for recipe in "$root"/models/{small,series}/*.py; do
 done
 grep -q train "$work/help.txt" || { cat "$work/help.txt" >&2; exit 1; }
 
-echo "wheel 4/4: the transform tests"
+echo "wheel 4/5: a stranger's own video and series"
+install --constraint "$constraints" "$(echo "$work"/dist/*.whl)[video]"
+"$root/scripts/stranger.sh" "$work/env"
+
+echo "wheel 5/5: the transform tests"
 "$work/env/bin/python" -m pytest -q -n 2 --dist worksteal -p no:cacheprovider tests/transforms
