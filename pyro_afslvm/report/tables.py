@@ -18,6 +18,7 @@ from pyro_afslvm.metrics.uncertainty import FEWEST
 from pyro_afslvm.report import columns as made
 from pyro_afslvm.report.beside import beside
 from pyro_afslvm.report.columns import CONDITIONAL, OTHER_NOISE, Cell, Grid
+from pyro_afslvm.report.labels import file_name
 from pyro_afslvm.runs.contents import RunContents
 from pyro_afslvm.utils.tables import table_text
 
@@ -52,7 +53,7 @@ class Table(NamedTuple):
     def caption(self) -> str:
         """Name data and split, and where they differ the frames that runs are scored on."""
         protocol = self.runs[0].protocol
-        named = [phrase(protocol.get(key)) for key in ("data", "split")]
+        named = [_heading(self.runs[0]), phrase(protocol.get("split"))]
         return ", ".join(named + ([self.frames] if self.frames else []))
 
     @property
@@ -60,6 +61,15 @@ class Table(NamedTuple):
         """The frames of a crop that are scored, counted from 1; nothing where all are the same."""
         scored = {run.label: _frames(run.protocol) for run in self.runs}
         return f"scored frames {_held(scored)}" if len({*scored.values()}) > 1 else ""
+
+
+def _heading(run: RunContents) -> str:
+    """Name data by their file where it is known, without the digits that identify its content."""
+    data = run.protocol.get("data")
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key != "content"}
+    name = file_name(run)
+    return f"{name}: {phrase(data)}" if name else phrase(data)
 
 
 def tables(runs: Sequence[RunContents]) -> list[Table]:

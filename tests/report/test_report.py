@@ -487,3 +487,15 @@ def test_a_training_without_validation_has_a_curve_and_copying_a_sentence(make, 
     assert "Training curves of 1-AF" in html
     assert "1-AF does not beat a copy of the last frame" in html
     assert "1-AF does not beat a copy of the last frame (-3.300 against -3.000" in table_text([run])
+
+
+def test_headings_name_the_file_not_its_digits(make):
+    data = {"name": "arrays", "content": "d964bee355df72c5", "frames": 20}
+    run = make("a", "1-AF", -3.3, protocol={"data": data})
+    source = {"class": "Arrays", "arguments": {"path": "/home/someone/wind.npy"}}
+    (run / "settings.json").write_text(json.dumps({"source": source, "data": data}))
+    heading = table_text([run]).splitlines()[0]
+    assert heading == "wind.npy: arrays, frames 20, test"
+    other = {"content": "0000000000000000"}  # scored on data that it was not trained on
+    (run / "settings.json").write_text(json.dumps({"source": source, "data": data | other}))
+    assert table_text([run]).splitlines()[0] == "arrays, frames 20, test"
