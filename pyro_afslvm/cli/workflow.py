@@ -56,6 +56,8 @@ def train_run(
             show(session)
 
         run = train(recipe, source, out, settings, resume=resume, report=report)
+        for session in ended:
+            show(session)  # with the last validation
     if shown and ended and ended[0].learns:
         print(ending_text(ended[0], source))
     return run
