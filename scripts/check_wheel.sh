@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the wheel (from the sdist), install it alone in a fresh environment outside the
-# repository, and run the command line's help, scripts/stranger.sh and the transform tests there.
+# repository, and run there the command line's help, a stranger's first hour and the transform tests.
 # Called by `make wheel`, which has set up .venv.
 set -euo pipefail
 
@@ -43,8 +43,9 @@ for recipe in "$root"/models/{small,series}/*.py; do
 done
 grep -q train "$work/help.txt" || { cat "$work/help.txt" >&2; exit 1; }
 
-echo "wheel 4/5: a stranger's first hour, at smoke size"
-bash "$root/scripts/stranger.sh" "$work/env"
+echo "wheel 4/5: a stranger's own video and series"
+install --constraint "$constraints" "$(echo "$work"/dist/*.whl)[video]"
+"$root/scripts/stranger.sh" "$work/env"
 
 echo "wheel 5/5: the transform tests"
 "$work/env/bin/python" -m pytest -q -n 2 --dist worksteal -p no:cacheprovider tests/transforms

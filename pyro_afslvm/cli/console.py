@@ -16,6 +16,7 @@ from jsonargparse._paths import Path as ConfigPath
 
 from pyro_afslvm.cli.messages import plain
 from pyro_afslvm.cli.printing import print_always
+from pyro_afslvm.cli.switches import with_alike_switches
 from pyro_afslvm.runs.beside import read_source
 from pyro_afslvm.runs.settings import OLD_NAMES, with_present_names
 
@@ -39,6 +40,8 @@ class Parser(ArgumentParser):
             Parser._program = self.prog.split()[0]
         given = sys.argv[1:] if args is None else args
         present = [_OLD_OPTION.sub(lambda m: f"--{OLD_NAMES[m[1]]}", text) for text in given]
+        bare, valued = _switches(self)
+        present = with_alike_switches(present, bare=bare, valued=valued)
         present = source_first(self._guessed(present))
         if self._takes_source:
             self._define_sources(present)
@@ -111,6 +114,22 @@ def _read_text(path: ConfigPath) -> str:
         return read_source(Path(path))
     except UnicodeDecodeError:
         raise OSError(f"{path} is not UTF-8") from None
+
+
+def _switches(parser: argparse.ArgumentParser) -> tuple[set[str], set[str]]:
+    """Options of a parser and of its commands that take no value, and that take true or false."""
+    bare: set[str] = set()
+    valued: set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._StoreTrueAction):
+            bare |= {*action.option_strings}
+        elif getattr(action, "_typehint", None) is bool:
+            valued |= {*action.option_strings}
+        elif isinstance(action, argparse._SubParsersAction):
+            for part in action.choices.values():
+                more = _switches(part)
+                bare, valued = bare | more[0], valued | more[1]
+    return bare, valued
 
 
 def _option_names(parser: argparse.ArgumentParser, command: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -165,28 +166,40 @@ def _data(parser: ArgumentParser, options: Namespace) -> None:
 
 def _prepare(parser: ArgumentParser, options: Namespace) -> None:
     from pyro_afslvm.cli.prepare import prepare_source, prepared_text
+    from pyro_afslvm.data.registry import source_from_config
 
-    chosen = options.data.prepare
-    if chosen.skip_bad:
-        if "skip_bad" not in chosen.data.init_args:
-            raise ValueError(f"{chosen.data.class_path.split('.')[-1]} has no files to leave out")
-        chosen.data.init_args.skip_bad = True
-    source = parser.instantiate(options).data.prepare.data
+    source = _one_source(parser.instantiate(options).data.prepare)
+    if options.data.prepare.skip_bad:
+        if "skip_bad" not in signature(type(source)).parameters:
+            raise ValueError(f"{type(source).__name__} has no files to leave out")
+        config = source.config()
+        source = source_from_config(
+            config | {"arguments": config["arguments"] | {"skip_bad": True}}, trust=True
+        )
     prepared = prepare_source(source)
     if prepared is None:
         raise ValueError(f"{type(source).__name__} needs no preparing")
     print(prepared_text(prepared))
 
 
-def _inspect(parser: ArgumentParser, options: Namespace) -> None:
-    from pyro_afslvm.cli.inspect import inspect_data
+def _one_source(made: Namespace) -> Any:
+    """The source of a path, or of ``--data``."""
     from pyro_afslvm.data.registry import guess_source
 
-    made = parser.instantiate(options).data.inspect
     if (made.path is None) == (made.data is None):
         raise ValueError("give either a path or --data")
-    source = made.data or guess_source(made.path)
-    print(inspect_data(source, Path(made.out), num_frames=made.num_frames, limit=made.limit))
+    return made.data or guess_source(made.path)
+
+
+def _inspect(parser: ArgumentParser, options: Namespace) -> None:
+    from pyro_afslvm.cli.inspect import inspect_data
+
+    made = parser.instantiate(options).data.inspect
+    print(
+        inspect_data(
+            _one_source(made), Path(made.out), num_frames=made.num_frames, limit=made.limit
+        )
+    )
 
 
 COMMANDS = {

@@ -41,7 +41,15 @@ def plain(
         names = found[1].split(",")
         names = [*commands] if names[-1].strip() == "..." else names
         return f"expected one of the commands {', '.join(names)}"
+    if found := re.match(r"argument \w+: invalid choice: '([^']*)' \(choose from (.*)\)", message):
+        return _no_command(found[1], re.findall(r"[\w-]+", found[2]))
     return _one_line(message)
+
+
+def _no_command(given: str, known: list[str]) -> str:
+    near = get_close_matches(given, known, n=1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return f"there is no command {given}, but {', '.join(known)}{guess}"
 
 
 def _of_value(name: str, problem: str) -> str:

@@ -120,7 +120,10 @@ def _inspect_parser() -> ArgumentParser:
 
 def _prepare_parser() -> ArgumentParser:
     parser = Parser(description="Decode files into a store; a second call goes on.")
-    parser.add_source("where sequences come from, such as Videos or KTH", required=True)
+    parser.add_argument(
+        "path", type=str | None, nargs="?", help="file, folder or pattern (or else give --data)"
+    )
+    parser.add_source("where sequences come from, such as Videos or KTH")
     parser.add_argument(
         "--skip-bad", "--skip_bad", action="store_true", help="go on without bad files, list them"
     )

@@ -16,6 +16,7 @@ from pyro_afslvm.evaluation.metrics import described, evaluate
 from pyro_afslvm.evaluation.pictures import pictures
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.checkpoint import load_checkpoint
+from pyro_afslvm.runs.contents import read_contents
 from pyro_afslvm.runs.errors import RunError
 from pyro_afslvm.runs.recipe import Recipe
 from pyro_afslvm.runs.run import Run
@@ -27,6 +28,8 @@ from pyro_afslvm.utils.errors import reason
 from pyro_afslvm.utils.files import write_atomically, write_json
 from pyro_afslvm.utils.progress import counting_bar
 
+REFUSALS = (ValueError, OSError, RuntimeError, ImportError)
+
 
 def train_run(
     recipe: Recipe,
@@ -36,12 +39,28 @@ def train_run(
     *,
     resume: bool = False,
 ) -> Run:
-    """Train with a progress bar; see :func:`pyro_afslvm.training.run.train`."""
+    """Train with a progress bar, and print how it ended; see :func:`training.run.train`.
+
+    Raises:
+        TrainingError: if the loss became NaN, or the figures are absurd to the end.
+    """
+    from pyro_afslvm.training.ending import ending_text
     from pyro_afslvm.training.run import train  # Lightning takes seconds to load
 
     shown = is_first_process()
-    with training_bar(f"training {recipe.name:<16}", shown=shown) as report:
-        return train(recipe, source, out, settings, resume=resume, report=report)
+    ended: list[Any] = []
+    with training_bar(recipe.name, shown=shown) as show:
+
+        def report(session: Any) -> None:
+            ended[:] = [session]
+            show(session)
+
+        run = train(recipe, source, out, settings, resume=resume, report=report)
+        for session in ended:
+            show(session)  # with the last validation
+    if shown and ended and ended[0].learns:
+        print(ending_text(ended[0], source))
+    return run
 
 
 def load_run(
@@ -55,6 +74,8 @@ def load_run(
     """
     run.recipe(given=recipe, trust=trust)  # refused before the data are looked at
     run.take(source)
+    if run.weights == run.last and is_first_process():
+        print(f"{run.best} is missing: the newest weights are used, {run.last}", file=sys.stderr)
     pair = Pair.load(run.path, recipe=recipe, trust=trust)
     return pair.to(own_device()).eval(), pair.recipe, pair.checkpoint
 
@@ -246,8 +267,9 @@ def report_runs(
     for run in runs:
         try:
             _evaluate_where_needed(run, source, recipes, trust)
+            read_contents(run.path, lenient=True)
             paths.append(run.path)
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
+        except (*REFUSALS, LookupError, TypeError, AttributeError) as error:  # of damaged files
             refused.append(error)
             if len(runs) > 1:
                 print(f"left out {run.path}: {reason(error)}", file=sys.stderr)

@@ -9,14 +9,17 @@ import numpy as np
 
 from pyro_afslvm.data import (
     Dequantization,
+    EmptySplitError,
     Protocol,
     SequenceSource,
+    ShortSplitError,
     Split,
     choose_dequantization,
     software_versions,
 )
 from pyro_afslvm.data.dequantize import BinaryPixels, UniformDequantization
 from pyro_afslvm.data.sequences import Windows, parted
+from pyro_afslvm.evaluation.beside import simple_models
 from pyro_afslvm.evaluation.bounds import Likelihood, Progress, is_conditional, likelihood
 from pyro_afslvm.evaluation.correlation import Correlations, frame_correlations
 from pyro_afslvm.evaluation.correlation import correlations as correlations  # its home before
@@ -69,7 +72,8 @@ def evaluate(
         the discrete one, for real numbers nats/dim in their own units, with standard errors
         over independent units; where these are but the last terms of a bound of more frames,
         that bound too, ``whole_...``; the values ``per_sequence``; temporal correlations, the
-        number of parameters, and the protocols; for binary images nats/image too.
+        number of parameters, and the protocols; for binary images nats/image too; ``baselines``,
+        nats/dim of a copy of the last frame, and of other simple models of series.
 
     Raises:
         ValueError: for data that have no more than one crop of each sequence, if all are asked
@@ -110,7 +114,22 @@ def evaluate(
         "per_sequence": per_sequence | _unit_numbers(found),
     }
     results |= _correlations(pair, source, crops, dequantizations[0], **shared)
+    results["baselines"] = _simple_models(source, crops, dequantizations[0])
     return results | {"parameters": pair.num_parameters}
+
+
+def _simple_models(
+    source: SequenceSource, crops: Crops, dequantization: Dequantization
+) -> dict[str, float]:
+    """Give what a copy of the last frame reaches on the same crops, and others for series."""
+    if crops.windows == "whole":  # of lengths of their own
+        return {}
+    try:
+        return simple_models(
+            source, crops.data, dequantization=dequantization, scored_frames=crops.scored
+        )
+    except (EmptySplitError, ShortSplitError):  # nothing to fit them to
+        return {}
 
 
 def _share_of(progress: Progress, part: int, parts: int) -> Progress:

@@ -21,6 +21,18 @@ def load_runs(folders: Sequence[Path]) -> list[RunContents]:
     return [run._replace(label=label) for run, label in zip(runs, labels, strict=True)]
 
 
+def file_name(run: RunContents) -> str:
+    """Name the file or folder that a run was scored on; empty where that is not known."""
+    source, trained = run.settings.get("source"), run.settings.get("data")
+    scored = run.protocol.get("data")
+    if not all(isinstance(part, dict) for part in (source, trained, scored)):
+        return ""
+    arguments = dict(source or {}).get("arguments")
+    path = arguments.get("path") if isinstance(arguments, dict) else None
+    same = dict(trained or {}).get("content") == dict(scored or {}).get("content")
+    return shown(Path(path).name) if isinstance(path, str) and same else ""
+
+
 def _distinct(names: Sequence[str], folders: Sequence[str]) -> list[str]:
     """Names; where several are the same, with their folders; where these are too, numbered."""
     counts = Counter(names)

@@ -25,15 +25,18 @@ class Picture(NamedTuple):
 
 
 def curves(runs: Sequence[RunContents]) -> Picture | None:
-    """Draw validation and (thin) training against seconds and steps; ``None`` without curves."""
+    """Draw validation and (thin) training against seconds and steps; ``None`` without curves.
+
+    A run without a validation split has its training alone.
+    """
     panels: dict[str, plots.Curves] = {}
     faint: dict[str, plots.Curves] = {}
     trained = [run for run in runs if _has_values(run) and _is_of_protocol(run)]
     if not trained:
         return None
     for column, label in (("seconds", "training seconds"), ("step", "training steps")):
-        panels[label] = {run.label: _curve(run, column, "validation") for run in trained}
-        faint[label] = {run.label: _curve(run, column, "train") for run in trained}
+        panels[label] = {_curve_name(run): _curve(run, column, _watched(run)) for run in trained}
+        faint[label] = {_curve_name(run): _curve(run, column, "train") for run in trained}
     others = {
         f"{run.label} (test)": float(run.results["nats_per_dim"])
         for run in runs
@@ -106,8 +109,18 @@ def _is_of_protocol(run: RunContents) -> bool:
     return trained is None or trained == run.protocol.get("noise")
 
 
-def _has_values(run: RunContents) -> bool:
-    return bool(np.isfinite(run.curves.get("validation_nats_per_dim", np.nan)).any())
+def _has_values(run: RunContents, kinds: Sequence[str] = ("validation", "train")) -> bool:
+    columns = [run.curves.get(f"{kind}_nats_per_dim", np.nan) for kind in kinds]
+    return any(bool(np.isfinite(column).any()) for column in columns)
+
+
+def _watched(run: RunContents) -> str:
+    """What a run's curve is of: validation, or training where there was none."""
+    return "validation" if _has_values(run, ["validation"]) else "train"
+
+
+def _curve_name(run: RunContents) -> str:
+    return run.label if _watched(run) == "validation" else f"{run.label} (training)"
 
 
 def _curve(run: RunContents, column: str, kind: str) -> tuple[Array, Array]:

@@ -16,7 +16,9 @@ from pyro_afslvm.data.dequantize import (
 from pyro_afslvm.data.protocol import COMPARABLE
 from pyro_afslvm.metrics.uncertainty import FEWEST
 from pyro_afslvm.report import columns as made
+from pyro_afslvm.report.beside import beside
 from pyro_afslvm.report.columns import CONDITIONAL, OTHER_NOISE, Cell, Grid
+from pyro_afslvm.report.labels import file_name
 from pyro_afslvm.runs.contents import RunContents
 from pyro_afslvm.utils.tables import table_text
 
@@ -55,7 +57,7 @@ class Table(NamedTuple):
     def caption(self) -> str:
         """Name data and split, and where they differ the frames that runs are scored on."""
         protocol = self.runs[0].protocol
-        named = [phrase(protocol.get(key)) for key in ("data", "split")]
+        named = [_heading(self.runs[0]), phrase(protocol.get("split"))]
         return ", ".join(named + ([self.frames] if self.frames else []))
 
     @property
@@ -63,6 +65,15 @@ class Table(NamedTuple):
         """The frames of a crop that are scored, counted from 1; nothing where all are the same."""
         scored = {run.label: _frames(run.protocol) for run in self.runs}
         return f"scored frames {_held(scored)}" if len({*scored.values()}) > 1 else ""
+
+
+def _heading(run: RunContents) -> str:
+    """Name data by their file where it is known, without the digits that identify its content."""
+    data = run.protocol.get("data")
+    if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key != "content"}
+    name = file_name(run)
+    return f"{name}: {phrase(data)}" if name else phrase(data)
 
 
 def tables(runs: Sequence[RunContents]) -> list[Table]:
@@ -122,7 +133,7 @@ def _table(runs: list[RunContents]) -> Table:
     if whole := made.whole(runs, "whole_nats_per_dim"):
         columns[f"{name} of all frames ↑"] = whole
     words = _protocol(runs, lambda run: run.protocol)
-    notes = [_note(name, words), *_meanings(runs, best if apart else None)]
+    notes = [*beside(runs), _note(name, words), *_meanings(runs, best if apart else None)]
     discrete = {_key(run.protocol_bits): None for run in runs if run.protocol_bits}
     for number, protocol in enumerate(discrete, 1):
         name = bits + (f" ({number})" if len(discrete) > 1 else "")

@@ -75,7 +75,9 @@ class Run:
         from pyro_afslvm.data import software_versions
 
         run = cls(Path(path))
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+        if run.path.exists() and not run.path.is_dir():
+            raise RunError(f"{run.path} is a file, not a folder: choose another --out")
+        if run.path.exists() and any(run.path.iterdir()):
             raise RunError(f"{run.path} is not empty: choose another --out, or give --resume")
         try:
             run.path.mkdir(parents=True, exist_ok=True)
@@ -114,6 +116,8 @@ class Run:
             RunError: if there is none, or it is of another version.
         """
         run = cls(Path(path))
+        if run.path.is_file():
+            raise RunError(f"{run.path} is a file, not the folder of a run")
         if not (run.path / "settings.json").is_file():
             raise RunError(f"{run.path} holds no run: settings.json is missing")
         version = run.read_settings().get("format")

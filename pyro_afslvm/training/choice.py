@@ -8,10 +8,10 @@ from torch import Tensor
 from pyro_afslvm.data import SequenceSource
 from pyro_afslvm.data.sequences import StoredSequences
 from pyro_afslvm.data.splits import Split
+from pyro_afslvm.evaluation.baselines import Scores, baselines
 from pyro_afslvm.models.base import context_length
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.runs.recipe import Recipe, build_pair
-from pyro_afslvm.training.baselines import Scores, baselines
 from pyro_afslvm.training.series import Trained, train_series
 from pyro_afslvm.utils.seeding import Stream, seed_step
 

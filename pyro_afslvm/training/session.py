@@ -30,6 +30,8 @@ from pyro_afslvm.utils.distributed import Processes, is_first_process
 from pyro_afslvm.utils.files import write_atomically
 from pyro_afslvm.utils.seeding import seed_step
 
+RECENT = 20  # steps whose mean is shown
+
 
 class Session:
     """A training run: where it stands, and what is done between its steps.
@@ -234,6 +236,14 @@ class Session:
         if self.run.last.exists():
             return f"the checkpoint {self.run.last} from before is kept"
         return "no checkpoint had been written yet"
+
+    @property
+    def recent(self) -> float:
+        """Nats/dim of the last steps in training, of this process; NaN before the first."""
+        last = self._losses[-RECENT:]
+        if not last:
+            return self.curve[-1][2] if self.curve else math.nan
+        return self._nats_per_dim(-float(torch.stack([loss.cpu() for loss in last]).mean()))
 
     # its metrics ------------------------------------------------------------------------
 

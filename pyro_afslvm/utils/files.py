@@ -9,11 +9,17 @@ from typing import Any
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is whole or not there."""
+    """Write a file that is whole or not there.
+
+    Raises:
+        OSError: it cannot be written; the error has its name.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
+    except OSError as error:  # a full disk has no name of its own, a partial file one of no use
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
-def progress_bar(*, shown: bool = True) -> Progress:
+def progress_bar(*, shown: bool = True, bar_width: int = 24) -> Progress:
     """Make a bar with a description before it and, as ``note``, a text behind it."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=bar_width),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),

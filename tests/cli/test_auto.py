@@ -8,8 +8,8 @@ import torch
 
 from pyro_afslvm.cli.auto import series_recipes
 from pyro_afslvm.cli.main import main
+from pyro_afslvm.evaluation.baselines import baselines
 from pyro_afslvm.runs.checkpoint import load_checkpoint
-from pyro_afslvm.training.baselines import baselines
 
 ROOT = Path(__file__).parents[2]
 

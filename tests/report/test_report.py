@@ -474,3 +474,28 @@ def test_correlations_have_a_table_of_their_own(make, tmp_path):
     ]
     assert "white noise has 0.05" in html
     assert "0.75 → -0.20   0.70 → -0.10" in re.sub(r" {4,}", "   ", table_text(runs))
+
+
+def test_a_training_without_validation_has_a_curve_and_copying_a_sentence(make, tmp_path):
+    run = make("af1", "1-AF", -3.3, baselines={"copy of the last frame": -3.0})
+    rows = ["1,0.5,-4.0,nan", "2,1.0,-3.5,nan"]
+    header = "step,seconds,train_nats_per_dim,validation_nats_per_dim"
+    (run / "metrics.csv").write_text("\n".join([header, *rows]) + "\n")
+    out = tmp_path / "report.html"
+    assert write_report([run], out) == []
+    html = out.read_text(encoding="utf-8")
+    assert "Training curves of 1-AF" in html
+    assert "1-AF does not beat a copy of the last frame" in html
+    assert "1-AF does not beat a copy of the last frame (-3.300 against -3.000" in table_text([run])
+
+
+def test_headings_name_the_file_not_its_digits(make):
+    data = {"name": "arrays", "content": "d964bee355df72c5", "frames": 20}
+    run = make("a", "1-AF", -3.3, protocol={"data": data})
+    source = {"class": "Arrays", "arguments": {"path": "/home/someone/wind.npy"}}
+    (run / "settings.json").write_text(json.dumps({"source": source, "data": data}))
+    heading = table_text([run]).splitlines()[0]
+    assert heading == "wind.npy: arrays, frames 20, test"
+    other = {"content": "0000000000000000"}  # scored on data that it was not trained on
+    (run / "settings.json").write_text(json.dumps({"source": source, "data": data | other}))
+    assert table_text([run]).splitlines()[0] == "arrays, frames 20, test"

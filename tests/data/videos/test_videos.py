@@ -385,7 +385,7 @@ def test_prepare_command_on_a_full_disk(
         (("--data", "Videos"), "path"),
         (("--data", "MovingDigits"), "MovingDigits needs no preparing"),
         (("--data", "MovingDigits", "--skip-bad"), "MovingDigits has no files to leave out"),
-        ((), "required"),
+        ((), "give either a path or --data"),
     ],
 )
 def test_prepare_command_refuses(
