@@ -1,8 +1,7 @@
 """Stochastic variational inference in one call, for notebooks."""
 
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -11,13 +10,15 @@ import pyro.poutine as poutine
 import torch
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pyro_afslvm.models.base import SequenceBatch, SequenceModel, context_length
+from pyro_afslvm.models.base import SequenceModel
 from pyro_afslvm.models.inputs import as_context, as_frames, as_lengths, without_padding
 from pyro_afslvm.models.pair import Pair
-from pyro_afslvm.models.programs import evaluating, one_line_errors
-from pyro_afslvm.objectives.importance import random_sites
+from pyro_afslvm.models.programs import evaluating
 from pyro_afslvm.objectives.loss import BoundLoss
+from pyro_afslvm.training.acceptance import check_amortized, check_data, warn_of_values
+from pyro_afslvm.training.held_out import HeldOut
 from pyro_afslvm.training.loop import Batch, descend, parameters
 from pyro_afslvm.training.progress import bound_bar
 
@@ -33,6 +34,18 @@ class FitResult(NamedTuple):
     seconds: Tensor  # (steps,)
 
 
+class ValidatedFit(FitResult):
+    """Course of a :func:`fit` that was validated on sequences held out.
+
+    ``validation`` has a row for each validation: steps done, and the bound of the held-out
+    sequences in nats per sequence and scored frame; ``best_step`` is the one whose parameters the
+    model has.
+    """
+
+    validation: Tensor  # (validations, 2)
+    best_step: int
+
+
 def fit(
     model: nn.Module,
     guide: Callable[..., Any] | None,
@@ -46,6 +59,11 @@ def fit(
     clip_norm: float = 1.0,
     elbo: ELBO | None = None,
     kl_warmup: int = 0,
+    validation: Tensor | tuple[Tensor, Tensor | None, Tensor | None] | None = None,
+    validate_every: int = 100,
+    patience: int | None = None,
+    scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None,
+    callbacks: Sequence[Callable[[int, float], object]] = (),
     seed: int = 0,
     progress: bool = True,
 ) -> FitResult:
@@ -71,31 +89,39 @@ def fit(
         elbo: the objective, ``Trace_ELBO()`` by default.
         kl_warmup: steps over which the divergence of the latents comes to count in full; the
             bound of these steps is then not a bound.
+        validation: sequences held out, or these, their lengths and covariates: the parameters
+            that are best for them are kept, and the result is a :class:`ValidatedFit`.
+        validate_every: steps between validations; there is one at the end.
+        patience: stop after so many validations without a new best.
+        scheduler: makes a schedule of the learning rate of the optimizer, which takes a step
+            after each of its own, such as ``partial(OneCycleLR, max_lr=1e-2, total_steps=1000)``;
+            a ``ReduceLROnPlateau`` takes one after each validation.
+        callbacks: called after each step with the steps done and the bound; training stops if
+            one gives ``True``.
         seed: of the order of the sequences.
         progress: whether to show a progress bar.
 
     Raises:
         ValueError: before the first step, for data that the model refuses, a guide without the
-            model's latents, and batches of some of the sequences with a guide that has latents
-            of its own for each of them, such as most of Pyro's AutoGuides: it would mix them up.
+            model's latents, patience without a validation, and batches of some of the sequences
+            with a guide that has latents of its own for each of them, such as most of Pyro's
+            AutoGuides: it would mix them up.
         TrainingError: if the bound is NaN or infinite; the parameters are those before.
     """
     if steps < 1 or batch_size < 1:
         raise ValueError(f"expected at least 1 step and sequence, got {steps} and {batch_size}")
     if kl_warmup < 0:
         raise ValueError(f"expected kl_warmup of at least 0 steps, got {kl_warmup}")
-    if not isinstance(data, Tensor):
-        data = as_frames(data)
-    lengths = as_lengths(lengths)
-    data = without_padding(data, lengths)
-    context = as_context(context, model, data)
-    _check(model, data, lengths)
+    if validate_every < 1 or (patience is not None and patience < 1):
+        raise ValueError(f"expected at least 1, got {validate_every=} and {patience=}")
+    data, lengths, context = _accepted(model, data, lengths, context)
     if guide is None and isinstance(model, SequenceModel) and model.sites:
         raise ValueError(f"expected a guide for the latents {', '.join(model.sites)}, got none")
-    _warn_of_values(model, data)
+    warn_of_values(model, data)
     if guide is not None and batch_size < len(data):
         first = torch.arange(batch_size)
-        _check_amortized(model, guide, *_rows(first, model, data, lengths, context))
+        check_amortized(model, guide, *_rows(first, model, data, lengths, context))
+    watch = _held_out(model, guide, validation, batch_size, patience)
     loss = BoundLoss(Pair(model, guide), elbo or Trace_ELBO())  # type: ignore[arg-type]
     optimizer = torch.optim.Adam([{"params": [*loss.parameters()]}], learning_rate)
     losses = descend(
@@ -106,13 +132,74 @@ def fit(
         kl_warmup=kl_warmup,
         forward=_Learned(loss, optimizer),
     )
-    bound, seconds, start = torch.empty(steps), torch.empty(steps), time.perf_counter()
+    schedule = None if scheduler is None else scheduler(optimizer)
+    bound, seconds, start = [], [], time.perf_counter()
     # afterwards the modules are in the modes that they were in
     with evaluating(model, guide), bound_bar("SVI", steps, shown=progress) as show:
-        for step, value in enumerate(losses):
-            bound[step], seconds[step] = -value, time.perf_counter() - start
-            show(float(bound[step]))
-    return FitResult(bound, seconds)
+        for step, value in enumerate(losses, 1):
+            bound.append(-float(value))
+            seconds.append(time.perf_counter() - start)
+            show(bound[-1])
+            answers = [callback(step, bound[-1]) for callback in callbacks]
+            stop = any(answer is True for answer in answers)
+            found = None
+            if watch is not None and (step % validate_every == 0 or step == steps or stop):
+                found = watch(step, parameters(optimizer))
+            _take_step(schedule, found)
+            if stop or (watch is not None and watch.curve and not watch.is_patient):
+                break
+    course = torch.tensor(bound), torch.tensor(seconds)
+    if watch is None:
+        return FitResult(*course)
+    watch.restore()
+    result = ValidatedFit(*course)
+    result.validation = torch.tensor(watch.curve)
+    result.best_step = watch.best[0]
+    return result
+
+
+def _accepted(
+    model: nn.Module, data: Any, lengths: Any, context: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Sequences, lengths and covariates as tensors that the model takes."""
+    if not isinstance(data, Tensor):
+        data = as_frames(data)
+    lengths = as_lengths(lengths)
+    data = without_padding(data, lengths)
+    check_data(model, data, lengths)
+    return data, lengths, as_context(context, model, data)
+
+
+def _held_out(
+    model: nn.Module,
+    guide: Callable[..., Any] | None,
+    validation: Tensor | tuple[Tensor, Tensor | None, Tensor | None] | None,
+    size: int,
+    patience: int | None,
+) -> HeldOut | None:
+    """What watches the sequences that are held out, if there are any."""
+    if validation is None:
+        if patience is not None:
+            raise ValueError("patience counts validations: pass the sequences of `validation=` too")
+        return None
+    given = validation if isinstance(validation, tuple) else (validation, None, None)
+    data, lengths, context = _accepted(model, *given)
+    rows = torch.arange(len(data)).split(size)
+    return HeldOut(
+        model,
+        guide,
+        lambda: (_rows(some, model, data, lengths, context) for some in rows),
+        patience=patience,
+    )
+
+
+def _take_step(schedule: LRScheduler | None, bound: float | None) -> None:
+    """Move the learning rate on; after validations only, for one that waits for a plateau."""
+    if isinstance(schedule, ReduceLROnPlateau):
+        if bound is not None:
+            schedule.step(-bound)
+    elif schedule is not None:
+        schedule.step()
 
 
 class _Learned:
@@ -135,74 +222,6 @@ class _Learned:
             self.optimizer.add_param_group({"params": made})
         self._known = len(pyro.get_param_store())
         return value
-
-
-def _check(model: nn.Module, data: Tensor, lengths: Tensor | None) -> None:
-    """Refuse bad data at once and not when their turn comes."""
-    # a user's own program says nothing of its frames
-    shape = model.frame_shape if isinstance(model, SequenceModel) else tuple(data.shape[2:])
-    skip = context_length(model)
-    if lengths is not None and lengths.shape != (len(data),):
-        raise ValueError(f"expected {len(data)} lengths, got {tuple(lengths.shape)}")
-    for rows in torch.arange(len(data)).split(64):
-        some = None if lengths is None else lengths[rows]
-        SequenceBatch.of(data[rows], frame_shape=shape, context_length=skip, lengths=some)
-
-
-def _warn_of_values(model: nn.Module, data: Tensor) -> None:
-    """Say where a density has no upper bound: on a constant, and on 8-bit pixels without noise."""
-    # what a user's own program does with its frames is not known
-    if not getattr(model, "has_density", False):
-        return
-    some = data[:64]
-    if (some == some.flatten()[0]).all():
-        warnings.warn("the data are constant: their density has no upper bound", stacklevel=3)
-    elif data.ndim == 5 and ((255 * some).round() - 255 * some).abs().max() < 1e-3:
-        warnings.warn(
-            "the data are whole 255ths, 8-bit pixels without noise: their density has no upper "
-            "bound; dequantize them, see pyro_afslvm.data.GaussianDequantization",
-            stacklevel=3,
-        )
-
-
-@torch.no_grad()
-def _check_amortized(
-    model: nn.Module,
-    guide: Callable[..., Any],
-    x: Tensor,
-    lengths: Tensor | None,
-    context: Tensor | None,
-) -> None:
-    """Refuse a guide that cannot do with other sequences than those it has seen.
-
-    It is run on a batch and then on part of one: parameters of single sequences do not fit.
-    """
-    given_too = zip(("lengths", "covariates"), (lengths, context), strict=True)
-    options = {name: value for name, value in given_too if value is not None}
-    count = len(x)
-    part = count - 1 if count > 1 else 2
-    with torch.random.fork_rng(), evaluating(model, guide), one_line_errors():
-        guide(x, **options)
-        try:
-            rows = torch.arange(part, device=x.device) % count
-            some = {name: value[rows] for name, value in options.items()}
-            trace = poutine.trace(guide).get_trace(x[rows], **some)
-            latents = random_sites(trace).values()
-            sizes = {
-                plate.size
-                for site in latents
-                for plate in site["cond_indep_stack"]
-                if plate.dim == -1
-            }
-            fits = sizes <= {part}
-        except (RuntimeError, ValueError):
-            fits = False
-    if not fits:
-        raise ValueError(
-            "the guide has latents of its own for each sequence, and batches of some of them "
-            "would mix these up: pass `batch_size=len(data)`, or take a guide that sees the "
-            "sequences, such as FilteringGuide"
-        )
 
 
 def _rows(
