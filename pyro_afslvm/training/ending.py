@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pyro_afslvm.training.session import Session
 
 ABSURD = -1000.0  # nats/dim below a copy of the last frame, or of the model's units without one
+ENOUGH = 100  # steps, after which absurd figures are a failure
 OVERFIT = 0.1  # nats/dim of training above validation, which falls
 WORSE = 1.0  # nats/dim that the end may be below the best
 Row = tuple[int, float, float, float]
@@ -48,7 +49,7 @@ def ending(curve: list[Row], simple: Mapping[str, float], *, rate: float = 0.0) 
         rate: the learning rate, for advice.
 
     Raises:
-        TrainingError: if the best is absurd.
+        TrainingError: if the best is absurd after a hundred steps or more.
 
     Example:
         >>> for line in ending([(100, 1.0, -2.0, -2.5), (200, 2.0, -1.0, -2.75)], {"VAR(2)": -2.6}):
@@ -80,7 +81,7 @@ def ending(curve: list[Row], simple: Mapping[str, float], *, rate: float = 0.0) 
 
 
 def _check_not_absurd(best: float, step: int, simple: Mapping[str, float], rate: float) -> None:
-    if best < max(simple.values(), default=0.0) + ABSURD:
+    if step >= ENOUGH and best < max(simple.values(), default=0.0) + ABSURD:
         raise TrainingError(
             f"training got nowhere: {best:.3g} nats/dim is the best of {step} steps; standardize "
             f"the data (--data.standardize true), or lower the learning rate ({rate:g})"

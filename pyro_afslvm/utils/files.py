@@ -18,7 +18,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
-    except OSError as error:  # a full disk has no name of its own, a partial file one of no use
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # a full disk has no name of its own, a partial file one of no use
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)

@@ -61,7 +61,7 @@ def test_options_that_cannot_be(
         ((), f"expected one of the commands {COMMANDS}"),
         (("data",), "expected one of the commands prepare, inspect"),
         (("train",), "the following arguments are required: recipe"),
-        (("data", "prepare"), "the following arguments are required: --data"),
+        (("data", "prepare"), "give either a path or --data"),
     ],
 )
 def test_what_is_missing(

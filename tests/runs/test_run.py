@@ -63,7 +63,7 @@ def test_a_folder_in_the_way(run: Run, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="run is not empty: choose another --out, or give --resume"):
         Run.create(run.path, recipe, SETTINGS, SOURCE)
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="file is not empty"):
+    with pytest.raises(RunError, match="file is a file, not a folder: choose another --out"):
         Run.create(tmp_path / "file", recipe, SETTINGS, SOURCE)
     with pytest.raises(RunError, match=r"cannot make .*: Not a directory"):
         Run.create(tmp_path / "file" / "run", recipe, SETTINGS, SOURCE)

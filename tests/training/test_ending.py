@@ -45,6 +45,11 @@ def test_absurd_figures_are_no_training(simple):
         ending(curve, simple, rate=0.1)
 
 
+def test_a_few_steps_may_be_far_off():
+    lines = ending([(2, 1.0, -1e11, -1e11)], COPY, rate=0.1)
+    assert lines[-1].startswith("the model does not beat a copy of the last frame")
+
+
 def session(step: int, steps: int = 100_000, **settings: object) -> SimpleNamespace:
     known = {"seconds": None, "patience": None} | settings
     return SimpleNamespace(
