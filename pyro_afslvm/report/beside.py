@@ -8,18 +8,22 @@ from pyro_afslvm.runs.contents import RunContents
 
 
 def beside(runs: Sequence[RunContents]) -> Iterator[str]:
-    """Give the simple models' nats/dim, and a sentence on every run that does not beat them."""
-    stated: set[str] = set()
+    """Give the simple models' nats/dim, and a sentence on every run that does not beat them.
+
+    Runs that are scored on different frames have figures of their own, and are named by them.
+    """
+    lines: dict[str, list[str]] = {}
+    sentences: list[str] = []
     for run in runs:
         simple, value = _simple(run), run.number("nats_per_dim")
         if not simple or value is None:
             continue
-        line = f"Beside it, nats/dim of the same frames: {figures(simple)}"
-        if line not in stated:
-            yield line
-        stated.add(line)
-        if sentence := verdict(run.label, value, simple):
-            yield sentence
+        lines.setdefault(figures(simple), []).append(run.label)
+        sentences.append(verdict(run.label, value, simple))
+    for line, labels in lines.items():
+        of = f" as {', '.join(labels)}" if len(lines) > 1 else ""
+        yield f"Nats/dim on the same frames{of}: {line}"
+    yield from filter(None, sentences)
 
 
 def _simple(run: RunContents) -> dict[str, float]:
