@@ -167,10 +167,7 @@ def train(options: Any) -> dict[str, Any]:
     """Train all recipes until the time is over; their weights and curves are in the folder."""
     device = torch.device(options.device)
     source = MovingMNIST(path=options.digits, kind="generated")
-    frames = max(
-        crop_length(build_pair(load_recipe(r), (1, SIZE, SIZE)).model, SCORED)
-        for r in options.recipes
-    )
+    frames = max(map(frames_of, options.recipes))
     digits = torch.from_numpy(mnist_digits(source._files(), "train", 28).copy()).to(device)
     torch.manual_seed(options.seed)
     draw = MovedDigits(digits, frames)
@@ -186,9 +183,7 @@ def train(options: Any) -> dict[str, Any]:
     found = {
         "device": described(device),
         "versions": software_versions(),
-        "settings": {
-            k: v for k, v in vars(options).items() if k not in ("config", "out", "digits")
-        },
+        "settings": {k: v for k, v in vars(options).items() if k not in LEFT_OUT},
         "protocol": f"{options.test} test sequences, {SCORED} frames scored",
         "curve": curve,
         "test": {name: _mean(score) for name, score in scores.items()},
