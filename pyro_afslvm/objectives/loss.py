@@ -54,12 +54,8 @@ class BoundLoss(nn.Module):
         programs = self.latents(self.model), self.latents(self.guide or no_guide)
         if self._drawn is not None:  # the first time
             programs, self._drawn = self._drawn.watching(*programs), None
-        skip = context_length(self.model)
-        given: dict[str, Tensor] = {}
-        if lengths is None:
-            terms = x.shape[0] * (x.shape[1] - skip)
-        else:
-            given["lengths"], terms = lengths, int(lengths.sum()) - skip * len(lengths)
+        given: dict[str, Tensor] = {} if lengths is None else {"lengths": lengths}
+        terms = self.num_frames(x, lengths)
         if context is not None:
             given["covariates"] = context
         if isinstance(self.elbo, TraceTailAdaptive_ELBO):
@@ -68,6 +64,11 @@ class BoundLoss(nn.Module):
             return self._with_gradients(programs, x, given, terms)
         loss: Tensor = self.elbo.differentiable_loss(*programs, x, **given)
         return loss / terms
+
+    def num_frames(self, x: Tensor, lengths: Tensor | None = None) -> int:
+        """Count the frames of sequences that are scored, of all of them together."""
+        frames = x.shape[0] * x.shape[1] if lengths is None else int(lengths.sum())
+        return frames - context_length(self.model) * len(x)
 
     def _with_plain_bound(self, programs: Any, x: Tensor, given: dict[str, Tensor]) -> Tensor:
         """The gradients of an objective that has no value of its own, and the plain bound."""

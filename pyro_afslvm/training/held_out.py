@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_afslvm.models.base import context_length
 from pyro_afslvm.models.pair import Pair
 from pyro_afslvm.models.programs import evaluating
 from pyro_afslvm.objectives.loss import BoundLoss
@@ -68,13 +67,12 @@ class HeldOut:
 
     @torch.no_grad()
     def _bound(self) -> float:
-        total, count, skip = 0.0, 0, context_length(self.loss.model)
+        total, count = 0.0, 0
         with evaluating(self.loss.model, self.loss.guide), torch.random.fork_rng():
             torch.manual_seed(0)  # the same draws each time, so that parameters are compared
             for batch in self.batches():
                 x, lengths, known = batch if isinstance(batch, tuple) else (batch, None, None)
-                frames = len(x) * x.shape[1] if lengths is None else int(lengths.sum())
-                terms = frames - skip * len(x)
+                terms = self.loss.num_frames(x, lengths)
                 total -= terms * float(self.loss(x, lengths, known))
                 count += terms
         return total / count
